@@ -1,0 +1,58 @@
+# Four doors: dev, test, check, bench. Everything else hangs behind them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test test-full journeys guards check format bench lock
+
+help:  ## what can be done here
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+dev: $(VENV)/.run  ## everything in one command; ARGS="--port 9000" passes arguments on
+	@exec $(BIN)/punchconnect dev $(ARGS)
+
+test: $(VENV)/.dev  ## the test suite, against a real PostgreSQL and a real Redis-protocol server
+	$(PYTEST) $(ARGS)
+
+test-full: $(VENV)/.dev  ## adds what is long: browsers, client libraries, the fault matrix at full size
+	$(PYTEST) --full $(ARGS)
+
+journeys: $(VENV)/.dev  ## the journey tests N times in a row
+	@n=$(or $(N),1); i=1; while [ $$i -le $$n ]; do echo "journeys, round $$i of $$n"; $(PYTEST) tests/journeys || exit 1; i=$$((i+1)); done
+
+guards: $(VENV)/.dev  ## take each guard away and show that its tests fail
+	$(BIN)/python -m tests.guards $(ARGS)
+
+check: $(VENV)/.dev  ## format, lint, strict types, import rules, schema snapshot, migrations match tables
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.checks
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev  ## every benchmark, short form, with a table at the end
+	$(BIN)/python -m bench $(ARGS)
+
+lock:  ## resolve the locks anew (needs uv); names, versions and hashes only
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded --extra test pyproject.toml -c requirements.txt -o requirements-dev.txt
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PunchConnect needs Python 3.11 or newer (PYTHON=... names another)."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing. On Debian and Ubuntu: apt install git make python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""The application: domain, machinery and edges."""

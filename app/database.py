@@ -1,0 +1,192 @@
+"""The only doors to PostgreSQL.
+
+`read(tenant)` and `write(tenant)` see one tenant; `across(purpose)` is for what comes before a tenant is known or spans
+several. Each transaction takes a role without rights of its own beyond row-level security and says for whom it speaks;
+nothing is left on the connection afterwards, so a transaction-mode pooler may stand between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.errors import ServiceUnavailable
+
+log = structlog.get_logger(__name__)
+
+Session = AsyncSession
+#: An asyncpg connection inside a transaction of ours. (The driver is half-typed; our verbs say what comes out.)
+Connection: TypeAlias = Any
+Purpose = Literal["ingest", "feed", "work", "lookup", "operate"]
+
+_ROLES: Final[dict[Purpose, str]] = {
+    "ingest": "pc_ingest",
+    "feed": "pc_feed",
+    "work": "pc_worker",
+    "lookup": "pc_lookup",
+    "operate": "pc_ops",
+}
+#: What says that PostgreSQL is away or told us to come back, rather than that a statement is wrong.
+UNAVAILABLE: Final = (
+    OSError,
+    TimeoutError,
+    PoolTimeout,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+)
+#: What a transaction may simply be run again after.
+CONFLICTS: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+class Database:
+    """Pools for one process. `start` before use; `stop` closes what is idle and waits for the rest."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool: int = 10,
+        statement_cache: int = 200,
+        statement_timeout: float = 10,
+        lock_timeout: float = 5,
+    ) -> None:
+        self._url = url
+        self._size = pool
+        self._statement_cache = statement_cache
+        self._timeout = statement_timeout
+        self._limits = (
+            f"set_config('statement_timeout', '{int(statement_timeout * 1000)}', true), "
+            f"set_config('lock_timeout', '{int(lock_timeout * 1000)}', true), "
+            f"set_config('idle_in_transaction_session_timeout', '{int(statement_timeout * 2000)}', true)"
+        )
+        self._engine = create_async_engine(
+            url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            pool_size=pool,
+            max_overflow=0,
+            pool_timeout=statement_timeout,
+            pool_pre_ping=False,
+            pool_use_lifo=True,
+            connect_args={
+                "timeout": 5,
+                "statement_cache_size": statement_cache,
+                "prepared_statement_cache_size": statement_cache,
+            },
+        )
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Nothing is dialled yet: a database that is away must not keep us from starting."""
+
+    async def stop(self) -> None:
+        """Close both pools."""
+        await self._engine.dispose()
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), timeout=5)
+            except TimeoutError:
+                self._pool.terminate()
+            self._pool = None
+
+    async def ping(self) -> None:
+        """Return if a statement can be run; raise ServiceUnavailable otherwise."""
+        async with self.across("lookup") as connection:
+            await connection.execute("SELECT 1")
+
+    @asynccontextmanager
+    async def read(self, tenant_id: UUID) -> AsyncIterator[Session]:
+        """A read-only view of one tenant. Raises ServiceUnavailable when the database is away."""
+        async with self._session(tenant_id, read_only=True) as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self, tenant_id: UUID) -> AsyncIterator[Session]:
+        """One transaction of one tenant: committed when the block ends, rolled back when it raises."""
+        async with self._session(tenant_id, read_only=False) as session:
+            yield session
+
+    @asynccontextmanager
+    async def across(self, purpose: Purpose, tenant_ids: Sequence[UUID] = ()) -> AsyncIterator[Connection]:
+        """One transaction with the role of `purpose`, over the named tenants where that role needs names."""
+        try:
+            pool = await self._connect()
+            async with pool.acquire(timeout=self._timeout) as connection:
+                names = ",".join(map(str, tenant_ids))
+                await connection.execute(
+                    f"BEGIN; SELECT set_config('role', '{_ROLES[purpose]}', true), "
+                    f"set_config('app.tenant_ids', '{{{names}}}', true), {self._limits}"
+                )
+                try:
+                    yield connection
+                except BaseException:
+                    if not connection.is_closed():
+                        await asyncio.shield(connection.execute("ROLLBACK"))
+                    raise
+                await connection.execute("COMMIT")
+        except UNAVAILABLE as exc:
+            raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
+
+    async def _connect(self) -> asyncpg.Pool:
+        if self._pool is None:
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await asyncpg.create_pool(
+                        self._url,
+                        min_size=0,
+                        max_size=self._size,
+                        timeout=5,
+                        command_timeout=self._timeout * 2,
+                        statement_cache_size=self._statement_cache,
+                        # Our transactions leave nothing behind, so there is nothing to reset.
+                        reset=_leave_as_it_is,
+                    )
+        return self._pool
+
+    @asynccontextmanager
+    async def _session(self, tenant_id: UUID, *, read_only: bool) -> AsyncIterator[Session]:
+        scope = text(
+            "SELECT set_config('role', 'pc_api', true), set_config('app.tenant_id', :tenant_id, true), "
+            f"set_config('transaction_read_only', '{'on' if read_only else 'off'}', true), {self._limits}"
+        )
+        try:
+            async with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                await (await session.connection()).execute(scope, {"tenant_id": str(tenant_id)})
+                yield session
+        except DBAPIError as exc:
+            if isinstance(cause := _driver_error(exc), UNAVAILABLE) or exc.connection_invalidated:
+                raise ServiceUnavailable("The database cannot be reached just now. Try again.") from cause
+            raise
+        except UNAVAILABLE as exc:
+            raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
+
+
+async def driver(session: Session) -> Connection:
+    """The asyncpg connection under a session, in the same transaction: for verbs that speak SQL themselves."""
+    raw = await (await session.connection()).get_raw_connection()
+    return raw.driver_connection
+
+
+async def _leave_as_it_is(_connection: Any) -> None:
+    pass
+
+
+def _driver_error(exc: DBAPIError) -> BaseException | None:
+    """The asyncpg exception behind SQLAlchemy's."""
+    return exc.orig.__cause__ if exc.orig is not None else None

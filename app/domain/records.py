@@ -1,0 +1,56 @@
+"""What terminals sent besides punches: uploads kept raw until someone understands them, and lines nobody could read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+from uuid import UUID
+
+from sqlalchemy import Column, Index, LargeBinary
+from sqlmodel import Field, SQLModel
+
+from app import ids
+from app.domain.tables import instant, tenant_key, within_tenant
+
+
+class KeptUpload(SQLModel, table=True):
+    """An upload that is not punches, as it came, less templates, photos and passwords."""
+
+    __tablename__: ClassVar[str] = "kept_uploads"
+    __table_args__ = (
+        within_tenant("device_id", "devices"),
+        Index("uq_kept_uploads_digest", "tenant_id", "device_id", "digest", unique=True),
+    )
+
+    tenant_id: UUID = tenant_key()
+    id: UUID = Field(primary_key=True, default_factory=ids.new)
+    device_id: UUID
+    table_name: str
+    stamp: str | None = None
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    #: Tells a resend from news.
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    record_count: int
+    #: Templates and photos that were counted and thrown away.
+    discarded_count: int = 0
+    received_at: datetime = instant()
+
+
+class RejectedRecord(SQLModel, table=True):
+    """A line that could not be read, kept, counted and acknowledged: it must not block the queue behind it."""
+
+    __tablename__: ClassVar[str] = "rejected_records"
+    __table_args__ = (
+        within_tenant("device_id", "devices"),
+        Index("uq_rejected_records_digest", "tenant_id", "device_id", "digest", unique=True),
+        Index(None, "tenant_id", "device_id", "id"),
+    )
+
+    tenant_id: UUID = tenant_key()
+    id: UUID = Field(primary_key=True, default_factory=ids.new)
+    device_id: UUID
+    table_name: str | None = None
+    reason: str
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    received_at: datetime = instant()

@@ -1,0 +1,42 @@
+"""What all tables share: names of constraints, and columns whose meaning is the same everywhere."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Column, DateTime, ForeignKeyConstraint
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+#: The setting that row-level security compares with; set by `app.database` only.
+TENANT_SETTING: Final = "app.tenant_id"
+
+
+def now() -> datetime:
+    """Aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def tenant_key(*, reference: bool = True) -> Any:
+    """First column of every tenant table's primary key. Without a reference of its own where another one implies it."""
+    return Field(primary_key=True, foreign_key="tenants.id") if reference else Field(primary_key=True)
+
+
+def instant(*, optional: bool = False, **options: Any) -> Any:
+    """A moment, with time zone."""
+    if optional:
+        return Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True, **options))
+    return Field(default_factory=now, sa_column=Column(DateTime(timezone=True), nullable=False, **options))
+
+
+def within_tenant(column: str, table: str) -> ForeignKeyConstraint:
+    """A reference that cannot leave the tenant."""
+    return ForeignKeyConstraint(["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"])

@@ -1,0 +1,59 @@
+"""TypeIDs: a prefix and a UUIDv7 in Crockford's base 32, e.g. `dev_01jz…`. The database holds the UUID, the outside sees the text."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from app.errors import AppError
+
+Prefix = Literal["ten", "key", "sit", "dev", "cmd", "emp", "pun", "evt", "whk", "whd", "aud", "rej", "rep"]
+PREFIXES: Final[frozenset[str]] = frozenset(get_args(Prefix))
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
+_LENGTH: Final = 26
+# Two letters at a time: ids are printed once for every row of every page.
+_PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
+
+
+class InvalidId(AppError):
+    """Not an id of the kind that is wanted here."""
+
+    code, status = "invalid_id", 400
+
+
+def new() -> UUID:
+    """A fresh, time-sortable UUIDv7."""
+    return uuid7()
+
+
+def show(prefix: Prefix, value: UUID) -> str:
+    """The id as the outside sees it."""
+    n = value.int
+    pairs = [_PAIRS[(n >> shift) & 1023] for shift in range(120, -1, -10)]
+    return f"{prefix}_{''.join(pairs)}"
+
+
+def read(prefix: Prefix, text: str) -> UUID:
+    """The UUID behind `text`; InvalidId when it is not an id with this prefix."""
+    found, value = split(text)
+    if found != prefix:
+        raise InvalidId(f"{text[:64]!r} is not an id of the form {prefix}_… .")
+    return value
+
+
+def split(text: str) -> tuple[str, UUID]:
+    """Any id taken apart: its prefix and UUID."""
+    prefix, sign, rest = text.partition("_")
+    if not sign or prefix not in PREFIXES or len(rest) != _LENGTH or rest[0] > "7":
+        raise InvalidId(f"{text[:64]!r} is not an id.")
+    n = 0
+    for letter in rest:
+        value = _VALUES.get(letter)
+        if value is None:
+            raise InvalidId(f"{text[:64]!r} is not an id.")
+        n = n << 5 | value
+    return prefix, UUID(int=n)
