@@ -70,6 +70,8 @@ class Device(SQLModel, table=True):
     model: str | None = None
     firmware_version: str | None = None
     push_version: str | None = None
+    #: DeviceType as it was announced ("att", "acc", "pid"): it decides what the later columns of a record mean.
+    announced_type: str | None = None
     dialect: str | None = None
     clock_skew_ms: int | None = None
     reported_user_count: int | None = None

@@ -13,6 +13,7 @@ from sqlmodel import Field, SQLModel
 
 from app import ids
 from app.domain.tables import instant, tenant_key
+from app.vault import Vault
 
 
 class EndpointStatus(StrEnum):
@@ -48,3 +49,17 @@ class Endpoint(SQLModel, table=True):
     created_at: datetime = instant()
     updated_at: datetime = instant()
     deleted_at: datetime | None = instant(optional=True)
+
+
+def seal_secret(vault: Vault, endpoint_id: UUID, tenant_id: UUID, secret: str) -> bytes:
+    """A signing secret as it is stored; opens again only for this endpoint of this tenant."""
+    return vault.seal(secret, owner=endpoint_id, purpose=_secret_of(tenant_id))
+
+
+def open_secret(vault: Vault, endpoint_id: UUID, tenant_id: UUID, sealed: bytes) -> str:
+    """The secret as the customer copied it. Raises cryptography's InvalidTag when it is not this endpoint's."""
+    return vault.open(sealed, owner=endpoint_id, purpose=_secret_of(tenant_id))
+
+
+def _secret_of(tenant_id: UUID) -> str:
+    return f"webhook secret of {tenant_id}"

@@ -24,6 +24,7 @@ from app import ids
 from app.database import Connection
 from app.domain.tables import instant, tenant_key
 from app.errors import AppError
+from app.paging import CursorInvalid as CursorInvalid
 
 _CURSOR_VERSION: Final = b"\x01"
 _CURSOR_MAC_BYTES: Final = 12
@@ -43,15 +44,6 @@ class EventType(StrEnum):
     COMMAND_COMPLETED = "command.completed"
     WEBHOOK_TEST = "webhook.test"
     WEBHOOK_ENDPOINT_DISABLED = "webhook.endpoint_disabled"
-
-
-class CursorInvalid(AppError):
-    """Not a cursor of ours, or another tenant's, or edited."""
-
-    code, status = "cursor_invalid", 400
-
-    def __init__(self) -> None:
-        super().__init__("This cursor is not one that we gave to this tenant. Start again without it.")
 
 
 class CursorExpired(AppError):

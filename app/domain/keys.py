@@ -1,19 +1,59 @@
-"""API keys: issued once, kept as a keyed hash, recognised on every request, revoked within seconds everywhere."""
+"""API keys: issued once, kept as a keyed hash, recognised on every request, revoked within seconds everywhere.
+
+A key carries its own checksum, so that a typing mistake or a scanner's guess costs no question to the database. Who was
+recognised is remembered for two seconds and no longer: that is how late a process may learn of a revocation.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import ClassVar, Self
+from datetime import datetime, timedelta
+from typing import ClassVar, Final, Self, TypeVar
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Column, Index, LargeBinary, String
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
 from app import ids
-from app.domain.tables import instant, tenant_key
-from app.errors import AppError
+from app.database import CONFLICTS, Connection, Database, Session, driver
+from app.domain import words
+from app.domain.tables import instant, now, tenant_key
+from app.errors import AppError, InvalidInput, ServiceUnavailable
+from app.vault import Vault
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+SCOPES: Final = (
+    "punches:read",
+    "devices:read",
+    "devices:write",
+    "doors:unlock",
+    "employees:read",
+    "employees:write",
+    "webhooks:read",
+    "webhooks:write",
+    "keys:write",
+    "audit:read",
+)
+SECRET_PREFIX: Final = "pc_live_"  # noqa: S105
+SECRET_BYTES: Final = 32
+#: How much of a key is shown to recognise it by.
+SHOWN: Final = 12
+LONGEST_GRACE: Final = timedelta(days=7)
+
+_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BODY_LENGTH: Final = 43  # 32 bytes in base 62
+_SUM_LENGTH: Final = 6  # a CRC-32 in base 62
+_SECRET_LENGTH: Final = len(SECRET_PREFIX) + _BODY_LENGTH + _SUM_LENGTH
 
 
 class Unauthenticated(AppError):
@@ -28,11 +68,20 @@ class PermissionDenied(AppError):
     code, status = "permission_denied", 403
 
 
+class ApiKeyNotFound(AppError):
+    """No key with this id belongs to the tenant."""
+
+    code, status = "api_key_not_found", 404
+
+    def __init__(self, key_id: UUID) -> None:
+        super().__init__(f"No API key {ids.show('key', key_id)}.", path=("input", "id"))
+
+
 class ApiKey(SQLModel, table=True):
     """What may call us, and for what."""
 
     __tablename__: ClassVar[str] = "api_keys"
-    __table_args__ = (Index("uq_api_keys_hash", "hash", unique=True),)
+    __table_args__ = (Index("uq_api_keys_hash", "hash", unique=True), Index("uq_api_keys_id", "id", unique=True))
 
     tenant_id: UUID = tenant_key()
     id: UUID = Field(primary_key=True, default_factory=ids.new)
@@ -61,3 +110,296 @@ class Actor:
         if scope not in self.scopes:
             raise PermissionDenied(f"This API key lacks the scope {scope}.")
         return self
+
+
+def write_secret(secret_bytes: bytes) -> str:
+    """The key's text: `pc_live_`, the bytes in base 62, and a checksum of all that."""
+    text = SECRET_PREFIX + _base62(int.from_bytes(secret_bytes, "big"), _BODY_LENGTH)
+    return text + _checksum(text)
+
+
+def is_whole(secret: str) -> bool:
+    """Whether `secret` could have come from us: its form and its checksum are right."""
+    return (
+        len(secret) == _SECRET_LENGTH
+        and secret.startswith(SECRET_PREFIX)
+        and secret.isascii()
+        and _checksum(secret[:-_SUM_LENGTH]) == secret[-_SUM_LENGTH:]
+    )
+
+
+def issue(
+    tenant_id: UUID,
+    name: str,
+    scopes: Iterable[str],
+    expires_at: datetime | None,
+    vault: Vault,
+    *,
+    secret_bytes: bytes | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key and its text, which is nowhere else. Nothing is written yet; InvalidInput names what is wrong."""
+    secret = write_secret(secret_bytes or secrets.token_bytes(SECRET_BYTES))
+    created = now()
+    if expires_at is not None and expires_at <= created:
+        raise InvalidInput("A key cannot expire before it is made.", path=("input", "expiresAt"))
+    key = ApiKey(
+        tenant_id=tenant_id,
+        name=words.line(name, "name", longest=200),
+        prefix=secret[:SHOWN],
+        hash=vault.recognise(secret),
+        scopes=known(scopes),
+        created_at=created,
+        expires_at=expires_at,
+    )
+    return key, secret
+
+
+def known(scopes: Iterable[str]) -> list[str]:
+    """The scopes in the order of the list, each once. InvalidInput for none, or for one that does not exist."""
+    wanted = set(scopes)
+    if not wanted:
+        raise InvalidInput("A key needs at least one scope.", path=("input", "scopes"))
+    if strange := wanted.difference(SCOPES):
+        raise InvalidInput(
+            f"There is no scope {min(strange)[:64]!r}; the scopes are {', '.join(SCOPES)}.", path=("input", "scopes")
+        )
+    return [scope for scope in SCOPES if scope in wanted]
+
+
+async def add(connection: Connection, key: ApiKey) -> None:
+    """Write a new key's row."""
+    await connection.execute(
+        "INSERT INTO api_keys (tenant_id, id, name, prefix, hash, scopes, created_at, expires_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        key.tenant_id,
+        key.id,
+        key.name,
+        key.prefix,
+        key.hash,
+        key.scopes,
+        key.created_at,
+        key.expires_at,
+    )
+
+
+async def get(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
+    """The tenant's key. Another tenant's is not found either."""
+    key = await session.get(ApiKey, (tenant_id, key_id), populate_existing=True)
+    if key is None:
+        raise ApiKeyNotFound(key_id)
+    return key
+
+
+async def create(
+    session: Session, actor: Actor, name: str, scopes: Iterable[str], *, expires_at: datetime | None, vault: Vault
+) -> tuple[ApiKey, str]:
+    """A key never stronger, nor longer-lived, than the caller's own; and its text."""
+    key, secret = issue(actor.tenant_id, name, scopes, expires_at, vault)
+    if stronger := [scope for scope in key.scopes if scope not in actor.scopes]:
+        raise InvalidInput(
+            f"A key cannot be stronger than the one that makes it, and yours lacks {', '.join(stronger)}.",
+            path=("input", "scopes"),
+        )
+    if actor.expires_at is not None and (expires_at is None or expires_at > actor.expires_at):
+        raise InvalidInput("A key cannot outlive the one that makes it.", path=("input", "expiresAt"))
+    await add(await driver(session), key)
+    return key, secret
+
+
+async def rotate(session: Session, actor: Actor, key_id: UUID, grace: timedelta, vault: Vault) -> tuple[ApiKey, str]:
+    """A new key like the old one, which works until the grace period ends. The new one inherits its end, if any."""
+    check_grace(grace)
+    await _hold(session, actor.tenant_id)
+    old = await get(session, actor.tenant_id, key_id)
+    at = now()
+    if not _lives(old, at):
+        raise InvalidInput("This key is dead already: create a new one.", path=("input", "id"))
+    key, secret = await create(session, actor, old.name, old.scopes, expires_at=old.expires_at, vault=vault)
+    old.expires_at = min(at + grace, old.expires_at or at + grace)
+    await session.flush()
+    return key, secret
+
+
+async def revoke(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
+    """End a key now. The last one that can make keys is refused: nobody could make another.
+
+    Revoking a dead key changes nothing.
+    """
+    await _hold(session, tenant_id)
+    key = await get(session, tenant_id, key_id)
+    at = now()
+    if key.revoked_at is not None:
+        return key
+    if _lives(key, at) and "keys:write" in key.scopes:
+        connection = await driver(session)
+        # One that dies by itself soon is no way back in.
+        others = await connection.fetchval(
+            "SELECT count(*) FROM api_keys WHERE tenant_id = $1 AND id <> $2 AND revoked_at IS NULL "
+            "AND (expires_at IS NULL OR expires_at > now() + interval '7 days') AND 'keys:write' = ANY (scopes)",
+            tenant_id,
+            key_id,
+        )
+        if not others:
+            raise InvalidInput(
+                "This is the last key with keys:write: create or rotate another before revoking it.",
+                path=("input", "id"),
+            )
+    key.revoked_at = at
+    await session.flush()
+    return key
+
+
+async def revoke_any(connection: Connection, key_id: UUID) -> None:
+    """End any tenant's key, the last one too: the operator's side. ApiKeyNotFound when there is none."""
+    found = await connection.fetchval(
+        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING id", key_id
+    )
+    if found is None:
+        raise ApiKeyNotFound(key_id)
+
+
+def check_grace(grace: timedelta) -> None:
+    """InvalidInput unless it is between nothing and seven days."""
+    if not timedelta(0) <= grace <= LONGEST_GRACE:
+        raise InvalidInput(
+            f"graceSeconds must be between 0 and {int(LONGEST_GRACE.total_seconds())}.", path=("input", "graceSeconds")
+        )
+
+
+async def _hold(session: Session, tenant_id: UUID) -> None:
+    """Let one transaction at a time end keys of a tenant, or two could each revoke the other's last way in."""
+    connection = await driver(session)
+    await connection.fetch("SELECT id FROM api_keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", tenant_id)
+
+
+def _lives(key: ApiKey, at: datetime) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
+
+
+class KeyRing:
+    """Recognises keys for one process. What it remembers is at most `fresh_for` seconds old, and bounded."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        *,
+        fresh_for: float = 2,
+        touch_every: float = 30,
+        known: int = 10_000,
+        unknown: int = 1_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._fresh_for = fresh_for
+        self._touch_every = touch_every
+        self._clock = clock
+        self._known: OrderedDict[bytes, tuple[float, Actor]] = OrderedDict()
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._most_known = known
+        self._most_unknown = unknown
+        self._asked: dict[bytes, asyncio.Task[Actor | None]] = {}
+        self._used: set[UUID] = set()
+        self._touched_at = float("-inf")
+
+    async def authenticate(self, authorization: str | None) -> Actor:
+        """Who `Bearer <key>` is. Unauthenticated when it is nobody; ServiceUnavailable without the database."""
+        secret = read_authorization(authorization)
+        digest = self._vault.recognise(secret)
+        actor = self._remembered(digest)
+        if actor is None:
+            actor = await self._ask_once(digest)
+        if actor is None or (actor.expires_at is not None and actor.expires_at <= now()):
+            raise Unauthenticated("This API key does not work: it is unknown, revoked or expired.")
+        self._used.add(actor.key_id)
+        if self._clock() - self._touched_at >= self._touch_every:
+            await self.touch()
+        return actor
+
+    async def dead(self, key_ids: Collection[UUID]) -> set[UUID]:
+        """Which of these keys have been revoked or have expired: one question, asked of the database."""
+        if not key_ids:
+            return set()
+        async with self._db.across("lookup") as connection:
+            rows = await connection.fetch("SELECT key_id FROM dead_api_keys($1)", list(key_ids))
+        return {row[0] for row in rows}
+
+    async def touch(self) -> None:
+        """Write down which keys were used lately. A failure costs nothing but the date."""
+        used, self._used = self._used, set()
+        self._touched_at = self._clock()
+        if not used:
+            return
+        try:
+            async with self._db.across("lookup") as connection:
+                await connection.execute("SELECT touch_api_keys($1)", list(used))
+        except (ServiceUnavailable, *CONFLICTS) as exc:
+            log.warning("keys.touch_failed", error=type(exc).__name__, keys=len(used))
+
+    def _remembered(self, digest: bytes) -> Actor | None:
+        """Who that was a moment ago; raises Unauthenticated when it was nobody."""
+        at = self._clock()
+        if (found := self._known.get(digest)) is not None and at < found[0]:
+            return found[1]
+        if at < self._unknown.get(digest, at):
+            raise Unauthenticated("This API key does not work: it is unknown, revoked or expired.")
+        return None
+
+    async def _ask_once(self, digest: bytes) -> Actor | None:
+        """Ask the database, once for all who wait for the same key. Whoever gives up waiting leaves the rest alone."""
+        task = self._asked.get(digest)
+        if task is None:
+            task = self._asked[digest] = asyncio.create_task(self._ask(digest))
+            task.add_done_callback(lambda done: self._forget(digest, done))
+        return await asyncio.shield(task)
+
+    async def _ask(self, digest: bytes) -> Actor | None:
+        # What is learned is as old as the moment before the question.
+        until = self._clock() + self._fresh_for
+        async with self._db.across("lookup") as connection:
+            row = await connection.fetchrow(
+                "SELECT tenant_id, key_id, scopes, plan, alive, expires_at FROM find_api_key($1)", digest
+            )
+        if row is None or not row["alive"]:
+            self._known.pop(digest, None)
+            _remember(self._unknown, digest, until, self._most_unknown)
+            return None
+        actor = Actor(row["tenant_id"], row["key_id"], frozenset(row["scopes"]), row["plan"], row["expires_at"])
+        _remember(self._known, digest, (until, actor), self._most_known)
+        return actor
+
+    def _forget(self, digest: bytes, task: asyncio.Task[Actor | None]) -> None:
+        del self._asked[digest]
+        if not task.cancelled():
+            task.exception()  # seen by those who waited, if any still did
+
+
+def read_authorization(authorization: str | None) -> str:
+    """The key inside `Bearer <key>`; Unauthenticated when there is none or it cannot be one of ours."""
+    if not authorization:
+        raise Unauthenticated("Send your API key as `Authorization: Bearer pc_live_…`.")
+    scheme, _, secret = authorization.partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not is_whole(secret):
+        raise Unauthenticated("This is not an API key of ours: send `Authorization: Bearer pc_live_…`, whole.")
+    return secret
+
+
+def _remember(shelf: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:
+    shelf[digest] = value
+    shelf.move_to_end(digest)
+    while len(shelf) > most:
+        shelf.popitem(last=False)
+
+
+def _base62(n: int, width: int) -> str:
+    letters = []
+    for _ in range(width):
+        n, place = divmod(n, 62)
+        letters.append(_ALPHABET[place])
+    return "".join(reversed(letters))
+
+
+def _checksum(text: str) -> str:
+    return _base62(zlib.crc32(text.encode()), _SUM_LENGTH)

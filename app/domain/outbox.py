@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from app.database import Connection
-from app.domain.events import Cursors, Happening, Logged, write_body
+from app.domain.events import Cursors, Happening, Logged, by_tenant, channel, write_body, write_message
+
+if TYPE_CHECKING:
+    from app.broadcast import Bell
+
+#: Rung when deliveries may have become due; the message says nothing.
+DELIVERIES: Final = "deliveries"
 
 # The locks are taken in the order of the sort, before any row is changed.
 _ADVANCE = """
@@ -87,3 +94,11 @@ async def announce(connection: Connection, cursors: Cursors, happenings: Sequenc
         return []
     heads = await advance(connection, Counter(happening.tenant_id for happening in happenings))
     return await append(connection, cursors, happenings, heads)
+
+
+def ring(bell: Bell, bus_key: bytes, batch: Sequence[Logged]) -> None:
+    """Tell feeds and workers what was committed. Only after the commit, and whether or not anybody hears it."""
+    for tenant_id, logged in by_tenant(batch).items():
+        bell.ring(channel(tenant_id), write_message(bus_key, logged))
+    if batch:
+        bell.ring(DELIVERIES, b"1")

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import Column, DateTime, Index, LargeBinary, SmallInteger, String
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    DateTime,
+    Index,
+    LargeBinary,
+    Select,
+    SmallInteger,
+    String,
+    exists,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, SQLModel, col
 
-from app import ids
+from app import ids, paging
+from app.database import Connection, Session, driver
+from app.domain.devices import Device
+from app.domain.employees import Employee
+from app.domain.events import timestamp
 from app.domain.tables import instant, tenant_key, within_tenant
+from app.errors import AppError
+from protocol.adms.codes import Direction as PunchDirection
+from protocol.adms.codes import VerifyMode
 
-
-class PunchDirection(StrEnum):
-    """What a punch means. The table holds the place in this list, so it only ever grows at the end."""
-
-    CHECK_IN = "CHECK_IN"
-    CHECK_OUT = "CHECK_OUT"
-    BREAK_OUT = "BREAK_OUT"
-    BREAK_IN = "BREAK_IN"
-    OVERTIME_IN = "OVERTIME_IN"
-    OVERTIME_OUT = "OVERTIME_OUT"
-    UNSPECIFIED = "UNSPECIFIED"
-
-
-class VerifyMode(StrEnum):
-    """How a person proved who they are. The table holds the place in this list."""
-
-    PASSWORD = "PASSWORD"  # noqa: S105
-    FINGERPRINT = "FINGERPRINT"
-    CARD = "CARD"
-    FACE = "FACE"
-    PALM = "PALM"
-    OTHER = "OTHER"
-
-
+# The tables hold a place in these lists: an enum only ever grows at its end.
 DIRECTIONS: Final = tuple(PunchDirection)
 VERIFY_MODES: Final = tuple(VerifyMode)
+_PLACES: Final = {name: place for names in (DIRECTIONS, VERIFY_MODES) for place, name in enumerate(names)}
+
+# Sorted by the whole unique key: two writers with the same records never wait for each other in a circle.
+_APPEND: Final = """
+WITH fresh AS (
+    INSERT INTO punches (
+        tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction, state_code,
+        verify_mode, verify_code, work_code, temperature_celsius, mask_worn, buffered, flags, raw
+    )
+    SELECT tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction, state_code,
+           verify_mode, verify_code, work_code, temperature_celsius, mask_worn, buffered,
+           string_to_array(flags, ','), raw
+    FROM unnest(
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamp[], $6::text[], $7::timestamptz[],
+        $8::timestamptz[], $9::smallint[], $10::integer[], $11::smallint[], $12::integer[], $13::text[],
+        $14::float8[], $15::boolean[], $16::boolean[], $17::text[], $18::bytea[]
+    ) AS p (
+        tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction, state_code,
+        verify_mode, verify_code, work_code, temperature_celsius, mask_worn, buffered, flags, raw
+    )
+    ORDER BY tenant_id, device_id, pin, local_time, state_code
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, id, pin
+)
+SELECT fresh.id, h.roster, e.id, e.name, e.external_id
+FROM fresh JOIN feed_heads h USING (tenant_id) LEFT JOIN employees e USING (tenant_id, pin)
+"""
 
 
 class Punch(SQLModel, table=True):
@@ -112,6 +133,59 @@ class PunchView:
     raw: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceSnapshot:
+    """The device of a punch, as its event tells of it."""
+
+    id: UUID
+    serial_number: str
+    name: str
+    site_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmployeeSnapshot:
+    """Whoever had the PIN when the event was made."""
+
+    id: UUID
+    name: str | None
+    external_id: str | None
+
+
+def snapshot(punch: PunchView, device: DeviceSnapshot, employee: EmployeeSnapshot | None) -> dict[str, Any]:
+    """The `data` of punch.created and punch.matched."""
+    return {
+        "id": ids.show("pun", punch.id),
+        "pin": punch.pin,
+        "device": {
+            "id": ids.show("dev", device.id),
+            "serial_number": device.serial_number,
+            "name": device.name,
+            "site_id": ids.show("sit", device.site_id) if device.site_id else None,
+        },
+        "employee": {
+            "id": ids.show("emp", employee.id),
+            "name": employee.name,
+            "external_id": employee.external_id,
+        }
+        if employee
+        else None,
+        "punched_at": timestamp(punch.punched_at),
+        "local_time": punch.local_time.isoformat(timespec="seconds"),
+        "time_zone": punch.time_zone,
+        "received_at": timestamp(punch.received_at),
+        "direction": punch.direction.value,
+        "state_code": punch.state_code,
+        "verify_mode": punch.verify_mode.value,
+        "verify_code": punch.verify_code,
+        "work_code": punch.work_code,
+        "temperature_celsius": punch.temperature_celsius,
+        "mask_worn": punch.mask_worn,
+        "buffered": punch.buffered,
+        "flags": list(punch.flags),
+    }
+
+
 def read_snapshot(data: Mapping[str, Any]) -> PunchView:
     """The punch in the `data` of a punch.created event."""
     return PunchView(
@@ -122,13 +196,192 @@ def read_snapshot(data: Mapping[str, Any]) -> PunchView:
         time_zone=data["time_zone"],
         punched_at=datetime.fromisoformat(data["punched_at"]),
         received_at=datetime.fromisoformat(data["received_at"]),
-        direction=PunchDirection(data["direction"].upper()),
+        direction=PunchDirection(data["direction"]),
         state_code=data["state_code"],
-        verify_mode=VerifyMode(data["verify_mode"].upper()),
+        verify_mode=VerifyMode(data["verify_mode"]),
         verify_code=data["verify_code"],
         work_code=data["work_code"],
         temperature_celsius=data["temperature_celsius"],
         mask_worn=data["mask_worn"],
         buffered=data["buffered"],
         flags=tuple(data["flags"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What `append` found out about a punch that was not there before."""
+
+    #: The tenant's count of roster changes when `employee` was looked up.
+    roster: int
+    employee: EmployeeSnapshot | None
+
+
+async def append(connection: Connection, punches: Sequence[tuple[UUID, PunchView]]) -> dict[UUID, Fresh]:
+    """Insert the punches of many tenants, skip what is already there, and return the new ones by id."""
+    views = [punch for _, punch in punches]
+    rows = await connection.fetch(
+        _APPEND,
+        [tenant_id for tenant_id, _ in punches],
+        [punch.id for punch in views],
+        [punch.device_id for punch in views],
+        [punch.pin for punch in views],
+        [punch.local_time for punch in views],
+        [punch.time_zone for punch in views],
+        [punch.punched_at for punch in views],
+        [punch.received_at for punch in views],
+        [_PLACES[punch.direction] for punch in views],
+        [punch.state_code for punch in views],
+        [_PLACES[punch.verify_mode] for punch in views],
+        [punch.verify_code for punch in views],
+        [punch.work_code for punch in views],
+        [punch.temperature_celsius for punch in views],
+        [punch.mask_worn for punch in views],
+        [punch.buffered for punch in views],
+        [",".join(punch.flags) for punch in views],
+        [punch.raw for punch in views],
+    )
+    return {row[0]: Fresh(row[1], EmployeeSnapshot(row[2], row[3], row[4]) if row[2] else None) for row in rows}
+
+
+class PunchNotFound(AppError):
+    """No punch with this id belongs to the tenant."""
+
+    code, status = "punch_not_found", 404
+
+    def __init__(self, punch_id: UUID) -> None:
+        super().__init__(f"No punch {ids.show('pun', punch_id)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which punches: all conditions hold at once; None is no condition, an empty set matches nothing."""
+
+    device_ids: tuple[UUID, ...] | None = None
+    site_ids: tuple[UUID, ...] | None = None
+    employee_ids: tuple[UUID, ...] | None = None
+    pins: tuple[str, ...] | None = None
+    punched_since: datetime | None = None
+    punched_before: datetime | None = None
+    received_since: datetime | None = None
+    received_before: datetime | None = None
+    directions: tuple[PunchDirection, ...] | None = None
+    verify_modes: tuple[VerifyMode, ...] | None = None
+    buffered: bool | None = None
+    #: True: only punches whose PIN no employee has; False: only the others.
+    unmatched: bool | None = None
+
+
+EVERY: Final = Wanted()
+BY_PUNCHED_AT: Final = paging.both_ways("PUNCHED_AT", col(Punch.id), col(Punch.punched_at))
+BY_RECEIVED_AT: Final = paging.both_ways("RECEIVED_AT", col(Punch.id), col(Punch.received_at))
+
+
+async def page(
+    session: Session, tenant_id: UUID, wanted: Wanted, order: paging.Order, window: paging.Window
+) -> paging.Page[PunchView]:
+    """One page of the tenant's punches."""
+    return (await paging.fetch(session, _query(tenant_id, wanted), order, window)).map(_view)
+
+
+async def page_of_devices(
+    session: Session,
+    tenant_id: UUID,
+    device_ids: Sequence[UUID],
+    wanted: Wanted,
+    order: paging.Order,
+    window: paging.Window,
+) -> list[paging.Page[PunchView]]:
+    """The same page of the punches of each device."""
+    query = _query(tenant_id, wanted)
+    pages = await paging.fetch_each(session, query, col(Punch.device_id), device_ids, order, window)
+    return [found.map(_view) for found in pages]
+
+
+async def page_of_pins(
+    session: Session, tenant_id: UUID, pins: Sequence[str], wanted: Wanted, order: paging.Order, window: paging.Window
+) -> list[paging.Page[PunchView]]:
+    """The same page of the punches of each PIN."""
+    pages = await paging.fetch_each(session, _query(tenant_id, wanted), col(Punch.pin), pins, order, window)
+    return [found.map(_view) for found in pages]
+
+
+async def by_ids(session: Session, tenant_id: UUID, punch_ids: Sequence[UUID]) -> dict[UUID, PunchView]:
+    """Those of them that are the tenant's."""
+    query = _query(tenant_id, EVERY).where(paging.among(col(Punch.id), punch_ids))
+    return {row.id: _view(row) for row in await (await session.connection()).execute(query)}
+
+
+async def raw_by_ids(session: Session, tenant_id: UUID, punch_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    """The lines as they came, for punches known from a snapshot."""
+    rows = await (await driver(session)).fetch(
+        "SELECT id, raw FROM punches WHERE tenant_id = $1 AND id = ANY ($2::uuid[])", tenant_id, list(punch_ids)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def count_by_device(session: Session, tenant_id: UUID, device_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many punches of each device are kept; a device without any is left out."""
+    rows = await (await driver(session)).fetch(
+        "SELECT device_id, count(*) FROM punches WHERE tenant_id = $1 AND device_id = ANY ($2::uuid[]) GROUP BY 1",
+        tenant_id,
+        list(device_ids),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:
+    terms: list[ColumnElement[bool]] = [col(Punch.tenant_id) == tenant_id]
+    if wanted.device_ids is not None:
+        terms.append(paging.among(col(Punch.device_id), wanted.device_ids))
+    if wanted.site_ids is not None:
+        there = paging.among(col(Device.site_id), wanted.site_ids)
+        terms.append(col(Punch.device_id).in_(select(Device.id).where(col(Device.tenant_id) == tenant_id, there)))
+    if wanted.pins is not None:
+        terms.append(paging.among(col(Punch.pin), wanted.pins))
+    if wanted.employee_ids is not None:
+        they = paging.among(col(Employee.id), wanted.employee_ids)
+        terms.append(col(Punch.pin).in_(select(Employee.pin).where(col(Employee.tenant_id) == tenant_id, they)))
+    if wanted.punched_since is not None:
+        terms.append(col(Punch.punched_at) >= wanted.punched_since)
+    if wanted.punched_before is not None:
+        terms.append(col(Punch.punched_at) < wanted.punched_before)
+    if wanted.received_since is not None:
+        terms.append(col(Punch.received_at) >= wanted.received_since)
+    if wanted.received_before is not None:
+        terms.append(col(Punch.received_at) < wanted.received_before)
+    if wanted.directions is not None:
+        terms.append(paging.among(col(Punch.direction), [_PLACES[direction] for direction in wanted.directions]))
+    if wanted.verify_modes is not None:
+        terms.append(paging.among(col(Punch.verify_mode), [_PLACES[mode] for mode in wanted.verify_modes]))
+    if wanted.buffered is not None:
+        terms.append(col(Punch.buffered) == wanted.buffered)
+    if wanted.unmatched is not None:
+        known = exists().where(col(Employee.tenant_id) == tenant_id, col(Employee.pin) == col(Punch.pin))
+        terms.append(~known if wanted.unmatched else known)
+    return select(*_SHOWN).where(*terms)
+
+
+_SHOWN: Final = tuple(column for column in Punch.__table__.columns if column.key != "tenant_id")  # type: ignore[attr-defined]
+
+
+def _view(row: Any) -> PunchView:
+    return PunchView(
+        id=row.id,
+        device_id=row.device_id,
+        pin=row.pin,
+        local_time=row.local_time,
+        time_zone=row.time_zone,
+        punched_at=row.punched_at,
+        received_at=row.received_at,
+        direction=DIRECTIONS[row.direction],
+        state_code=row.state_code,
+        verify_mode=VERIFY_MODES[row.verify_mode],
+        verify_code=row.verify_code,
+        work_code=row.work_code,
+        temperature_celsius=row.temperature_celsius,
+        mask_worn=row.mask_worn,
+        buffered=row.buffered,
+        flags=tuple(row.flags),
+        raw=row.raw,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final
@@ -11,7 +13,11 @@ from sqlalchemy import CheckConstraint
 from sqlmodel import Field, SQLModel
 
 from app import ids
+from app.database import Connection
+from app.domain import enrollments, keys, words
 from app.domain.tables import instant, now
+from app.errors import AppError
+from app.vault import Vault
 
 TRIAL: Final = timedelta(days=7)
 
@@ -22,6 +28,15 @@ class Plan(StrEnum):
     TRIAL = "TRIAL"
     ACTIVE = "ACTIVE"
     SUSPENDED = "SUSPENDED"
+
+
+class TenantNotFound(AppError):
+    """No tenant has this id."""
+
+    code, status = "tenant_not_found", 404
+
+    def __init__(self, tenant_id: UUID) -> None:
+        super().__init__(f"No tenant {ids.show('ten', tenant_id)}.")
 
 
 class Tenant(SQLModel, table=True):
@@ -37,7 +52,75 @@ class Tenant(SQLModel, table=True):
     created_at: datetime = instant()
 
 
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new tenant, and the secrets that are shown this once."""
+
+    tenant: Tenant
+    api_key_id: UUID
+    api_key: str
+    enrollment_token: str
+    enrollment_label: str
+
+
 def start_trial(name: str) -> Tenant:
     """A new tenant whose trial begins now."""
     started = now()
     return Tenant(name=name, plan=Plan.TRIAL, trial_ends_at=started + TRIAL, created_at=started)
+
+
+async def create(
+    connection: Connection,
+    vault: Vault,
+    name: str,
+    *,
+    key_name: str = "first key",
+    scopes: Sequence[str] = keys.SCOPES,
+) -> Created:
+    """A tenant on trial with an empty log, an address for its terminals and a first key that may do everything.
+
+    Needs the operator's door: `db.across("operate")`. Raises InvalidInput for a name that is none.
+    """
+    tenant = start_trial(words.line(name, "name", longest=200))
+    key, secret = keys.issue(tenant.id, key_name, scopes, None, vault)
+    enrollment, token, label = enrollments.issue(tenant.id, vault)
+    await connection.execute(
+        "INSERT INTO tenants (id, name, plan, trial_ends_at, created_at) VALUES ($1, $2, $3, $4, $5)",
+        tenant.id,
+        tenant.name,
+        str(tenant.plan),
+        tenant.trial_ends_at,
+        tenant.created_at,
+    )
+    await connection.execute("INSERT INTO feed_heads (tenant_id) VALUES ($1)", tenant.id)
+    await keys.add(connection, key)
+    await enrollments.add(connection, enrollment)
+    return Created(tenant, key.id, secret, token, label)
+
+
+async def list_all(connection: Connection) -> list[Tenant]:
+    """Every tenant, the oldest first."""
+    rows = await connection.fetch("SELECT id, name, plan, trial_ends_at, created_at FROM tenants ORDER BY id")
+    return [Tenant(**dict(row)) for row in rows]
+
+
+async def activate(connection: Connection, tenant_id: UUID) -> Tenant:
+    """The plan is paid: the trial is over for good. TenantNotFound."""
+    return await _settle(connection, tenant_id, Plan.ACTIVE, "NULL")
+
+
+async def suspend(connection: Connection, tenant_id: UUID) -> Tenant:
+    """Unpaid: terminals are still heard and everything can be read. TenantNotFound."""
+    return await _settle(connection, tenant_id, Plan.SUSPENDED, "trial_ends_at")
+
+
+async def _settle(connection: Connection, tenant_id: UUID, plan: Plan, trial_ends_at: str) -> Tenant:
+    row = await connection.fetchrow(
+        f"UPDATE tenants SET plan = $2, trial_ends_at = {trial_ends_at} WHERE id = $1 "  # noqa: S608
+        "RETURNING id, name, plan, trial_ends_at, created_at",
+        tenant_id,
+        plan.value,
+    )
+    if row is None:
+        raise TenantNotFound(tenant_id)
+    return Tenant(**dict(row))

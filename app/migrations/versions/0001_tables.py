@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_api_keys")),
     )
     op.create_index("uq_api_keys_hash", "api_keys", ["hash"], unique=True)
+    op.create_index("uq_api_keys_id", "api_keys", ["id"], unique=True)
     op.create_table(
         "employees",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
@@ -159,6 +160,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(), nullable=True),
         sa.Column("firmware_version", sa.String(), nullable=True),
         sa.Column("push_version", sa.String(), nullable=True),
+        sa.Column("announced_type", sa.String(), nullable=True),
         sa.Column("dialect", sa.String(), nullable=True),
         sa.Column("clock_skew_ms", sa.Integer(), nullable=True),
         sa.Column("reported_user_count", sa.Integer(), nullable=True),
@@ -409,6 +411,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_employees_tenant_id_name_id"), table_name="employees")
     op.drop_index(op.f("ix_employees_tenant_id_external_id"), table_name="employees")
     op.drop_table("employees")
+    op.drop_index("uq_api_keys_id", table_name="api_keys")
     op.drop_index("uq_api_keys_hash", table_name="api_keys")
     op.drop_table("api_keys")
     op.drop_table("tenants")

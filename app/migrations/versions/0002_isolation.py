@@ -146,8 +146,13 @@ FUNCTIONS = {
         RETURNS void
         LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public
         AS $$
-            UPDATE public.api_keys SET last_used_at = now()
-            WHERE id = ANY (ids) AND (last_used_at IS NULL OR last_used_at < now() - interval '30 seconds')
+            -- A row that someone else is writing is left alone: two processes never wait for each other here.
+            WITH stale AS MATERIALIZED (
+                SELECT k.id FROM public.api_keys k
+                WHERE k.id = ANY (ids) AND (k.last_used_at IS NULL OR k.last_used_at < now() - interval '30 seconds')
+                FOR NO KEY UPDATE SKIP LOCKED
+            )
+            UPDATE public.api_keys k SET last_used_at = now() FROM stale WHERE k.id = stale.id
         $$""",
     ),
     # Whose address is this? By the hash of a URL's token or of a host's label.
@@ -188,22 +193,30 @@ FUNCTIONS = {
         END
         $$""",
     ),
-    # Take up to n due deliveries for the length of a lease. Every later write must match the token.
-    "claim_deliveries(n integer, lease interval)": (
+    # Take up to n due deliveries for the length of a lease. Every later write must match the token. `posts` says how many
+    # the caller has under way for each endpoint in `busy`; with these, no endpoint gets more than `most`.
+    "claim_deliveries(n integer, lease interval, most integer, busy uuid[], posts integer[])": (
         "pc_worker",
         """
         RETURNS TABLE (tenant_id uuid, id uuid, claim_token uuid)
         LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public
         AS $$
-            WITH due AS MATERIALIZED (
-                SELECT d.tenant_id, d.id FROM public.webhook_deliveries d
+            WITH held AS MATERIALIZED (
+                SELECT h.endpoint_id, h.n FROM unnest(busy, posts) AS h (endpoint_id, n)
+            ), due AS MATERIALIZED (
+                SELECT d.tenant_id, d.id, d.endpoint_id, d.due_at FROM public.webhook_deliveries d
                 WHERE d.status = 'PENDING' AND d.due_at <= now()
-                ORDER BY d.due_at LIMIT n FOR UPDATE SKIP LOCKED
+                  AND d.endpoint_id <> ALL (ARRAY (SELECT held.endpoint_id FROM held WHERE held.n >= most))
+                ORDER BY d.due_at LIMIT claim_deliveries.n FOR UPDATE SKIP LOCKED
+            ), placed AS (
+                SELECT due.tenant_id, due.id, coalesce(held.n, 0)
+                     + row_number() OVER (PARTITION BY due.tenant_id, due.endpoint_id ORDER BY due.due_at) AS place
+                FROM due LEFT JOIN held ON held.endpoint_id = due.endpoint_id
             ), batch AS MATERIALIZED (SELECT gen_random_uuid() AS token)
             UPDATE public.webhook_deliveries d
             SET status = 'SENDING', claim_token = batch.token, lease_until = now() + lease,
                 attempt_count = d.attempt_count + 1
-            FROM due, batch WHERE d.tenant_id = due.tenant_id AND d.id = due.id
+            FROM placed, batch WHERE d.tenant_id = placed.tenant_id AND d.id = placed.id AND placed.place <= most
             RETURNING d.tenant_id, d.id, d.claim_token
         $$""",
     ),

@@ -1,0 +1,179 @@
+"""Whose terminal is this? An address names a tenant, a serial names a device of it, and only a bound one is heard.
+
+Unknown, pending, suspended and foreign serials all come out as None: the edge cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from app import ids
+from app.database import Connection
+from app.domain import outbox
+from app.domain.devices import Address, DeviceStatus
+from app.domain.events import Cursors, EventType, Happening, Logged
+from app.domain.ingest import KnownDevice
+from app.domain.punches import DeviceSnapshot
+from app.domain.tables import now
+
+#: Strangers that may wait in one tenant's list; the next one is refused without being listed.
+PENDING_BOUND: Final = 1000
+
+_FIND: Final = """
+SELECT d.id, d.serial_number, d.name, d.site_id, coalesce(d.time_zone, s.time_zone), d.status, d.registered,
+       $3 = ANY (d.bound_addresses), d.sought_address, d.push_version, d.announced_type
+FROM devices d LEFT JOIN sites s ON s.tenant_id = d.tenant_id AND s.id = d.site_id
+WHERE d.tenant_id = $1 AND d.serial_number = $2 AND d.status <> 'RETIRED'
+"""
+
+
+async def tenant_of_address(connection: Connection, address_hash: bytes) -> UUID | None:
+    """Whose own address this is, by the hash of its token or label. Purpose "lookup"."""
+    tenant_id: UUID | None = await connection.fetchval("SELECT tenant_id FROM find_enrollment($1)", address_hash)
+    return tenant_id
+
+
+async def tenant_of_serial(connection: Connection, serial: str, *, approve: bool) -> UUID | None:
+    """Whose terminal this may be on the shared address. Purpose "lookup"."""
+    tenant_id: UUID | None = await connection.fetchval(
+        "SELECT tenant_id FROM find_shared_serial($1, $2)", serial, approve
+    )
+    return tenant_id
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """What came of a terminal's contact: the device if it may be heard, and the events that this made."""
+
+    device: KnownDevice | None
+    logged: Sequence[Logged] = ()
+
+
+async def knock(connection: Connection, cursors: Cursors, tenant_id: UUID, serial: str, address: Address) -> Knock:
+    """Find the device; bind one that the tenant registered; list a stranger as pending. Purpose "ingest"."""
+    row = await connection.fetchrow(_FIND, tenant_id, serial, address.value)
+    if row is None:
+        await _list_stranger(connection, tenant_id, serial, address)
+        return Knock(None)
+    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, version, kind = row
+    snapshot = DeviceSnapshot(device_id, serial_number, name, site_id)
+    if status == DeviceStatus.PENDING and registered and zone_name:
+        known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind)
+        return Knock(known, await _bind(connection, cursors, known, address))
+    if status != DeviceStatus.ACTIVE or not bound or not zone_name:
+        if not bound and sought != address:
+            await connection.execute(
+                "UPDATE devices SET sought_address = $3 WHERE tenant_id = $1 AND id = $2",
+                tenant_id,
+                device_id,
+                address.value,
+            )
+        return Knock(None)
+    return Knock(KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind))
+
+
+async def _bind(connection: Connection, cursors: Cursors, known: KnownDevice, address: Address) -> list[Logged]:
+    changed = await connection.execute(
+        "UPDATE devices SET status = 'ACTIVE', bound_addresses = array_append(bound_addresses, $3), updated_at = now() "
+        "WHERE tenant_id = $1 AND id = $2 AND status = 'PENDING'",
+        known.tenant_id,
+        known.device.id,
+        address.value,
+    )
+    if changed == "UPDATE 0":  # a twin was quicker
+        return []
+    return await outbox.announce(connection, cursors, [bound_event(known.tenant_id, known.device, known.zone.key)])
+
+
+def bound_event(tenant_id: UUID, device: DeviceSnapshot, zone_name: str | None) -> Happening:
+    """device.bound."""
+    data = {
+        "id": ids.show("dev", device.id),
+        "serial_number": device.serial_number,
+        "name": device.name,
+        "site_id": ids.show("sit", device.site_id) if device.site_id else None,
+        "time_zone": zone_name,
+    }
+    return Happening(tenant_id, EventType.DEVICE_BOUND, data, ids.new(), now())
+
+
+async def _list_stranger(connection: Connection, tenant_id: UUID, serial: str, address: Address) -> None:
+    await connection.execute(
+        "INSERT INTO devices "
+        "(tenant_id, id, serial_number, name, status, registered, sought_address, created_at, updated_at) "
+        "SELECT $1, $2, $3, $3, 'PENDING', false, $4, now(), now() "
+        "WHERE (SELECT count(*) FROM devices WHERE tenant_id = $1 AND status = 'PENDING') < $5 "
+        "ON CONFLICT DO NOTHING",
+        tenant_id,
+        ids.new(),
+        serial,
+        address.value,
+        PENDING_BOUND,
+    )
+
+
+async def stamps(connection: Connection, tenant_id: UUID, device_id: UUID) -> dict[str, str]:
+    """The resume marks that the terminal sent last, by table. Purpose "ingest"."""
+    text = await connection.fetchval(
+        "SELECT stamps FROM devices WHERE tenant_id = $1 AND id = $2", tenant_id, device_id
+    )
+    return dict(orjson.loads(text)) if text else {}
+
+
+@dataclass(slots=True)
+class Contact:
+    """What a terminal let us know about itself, since it was last written down. None means nothing new."""
+
+    seen_at: datetime
+    stamps: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def merge(self, later: Contact) -> None:
+        """Add what came later."""
+        self.seen_at = max(self.seen_at, later.seen_at)
+        self.stamps |= later.stamps
+        self.facts |= {name: value for name, value in later.facts.items() if value is not None}
+
+
+#: What a contact may say about a device: column -> type.
+FACTS: Final[Mapping[str, str]] = {
+    "model": "text",
+    "firmware_version": "text",
+    "push_version": "text",
+    "announced_type": "text",
+    "dialect": "text",
+    "reported_user_count": "integer",
+    "reported_punch_count": "integer",
+}
+
+_NOTE: Final = f"""
+WITH contacts AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::jsonb[], $5::jsonb[])
+    AS c (tenant_id, id, seen_at, stamps, facts)
+), locked AS MATERIALIZED (
+    SELECT d.tenant_id, d.id FROM devices d JOIN contacts USING (tenant_id, id)
+    ORDER BY d.tenant_id, d.id FOR NO KEY UPDATE OF d
+)
+UPDATE devices d SET last_seen_at = greatest(d.last_seen_at, c.seen_at), stamps = d.stamps || c.stamps,
+    {", ".join(f"{name} = coalesce((c.facts->>'{name}')::{kind}, d.{name})" for name, kind in FACTS.items())}
+FROM locked JOIN contacts c USING (tenant_id, id) WHERE d.tenant_id = locked.tenant_id AND d.id = locked.id
+"""  # noqa: S608  only our own column names
+
+
+async def note(connection: Connection, contacts: Mapping[tuple[UUID, UUID], Contact]) -> None:
+    """Write down many contacts, by (tenant, device). Purpose "ingest"."""
+    await connection.execute(
+        _NOTE,
+        [tenant_id for tenant_id, _ in contacts],
+        [device_id for _, device_id in contacts],
+        [contact.seen_at for contact in contacts.values()],
+        [orjson.dumps(contact.stamps).decode() for contact in contacts.values()],
+        [orjson.dumps(contact.facts).decode() for contact in contacts.values()],
+    )

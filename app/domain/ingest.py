@@ -1,0 +1,233 @@
+"""One upload, accepted. The only file that turns a terminal's words into ours.
+
+`read` is pure: bytes and a known device in, rows out. `accept` writes many uploads of many tenants in one transaction:
+punches, then what is kept raw, then (last, under the feed heads) events and deliveries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from app import ids
+from app.database import Connection
+from app.domain import outbox, punches
+from app.domain.events import Cursors, EventType, Happening, Logged
+from app.domain.punches import DeviceSnapshot, EmployeeSnapshot, PunchView
+from protocol.adms import clock, codes, records
+from protocol.adms.requests import Upload
+
+#: Received later than this after it was made, a punch is part of a backlog.
+BUFFERED_AFTER: Final = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevice:
+    """A device that is bound to its tenant, with what reading its records takes."""
+
+    tenant_id: UUID
+    device: DeviceSnapshot
+    zone: ZoneInfo
+    push_version: str | None = None
+    announced_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes to keep as they came, less what must not be kept."""
+
+    table: str
+    stamp: str | None
+    body: bytes
+    count: int
+    discarded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A line nobody can read."""
+
+    table: str
+    reason: str
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Reading:
+    """An upload, read. `count` is what its OK says: every record, readable or not, new or resent."""
+
+    device: KnownDevice
+    received_at: datetime
+    count: int | None = None
+    punches: list[PunchView] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def weight(self) -> int:
+        """Rows that this adds to a commit, at most."""
+        return len(self.punches) + len(self.kept) + len(self.rejected)
+
+
+def read(device: KnownDevice, upload: Upload, received_at: datetime) -> Reading:
+    """What an upload says. Never raises: what cannot be read is kept."""
+    reading = Reading(device, received_at)
+    if upload.table == "ATTLOG":
+        _read_attlog(reading, upload)
+    else:
+        kept = records.redact(upload.table, upload.body)
+        count = records.count_records(upload.table, upload.body)
+        reading.count = count if records.answers_with_count(upload.table) else None
+        reading.kept.append(Kept(upload.table, upload.stamp, kept.body, count, kept.discarded))
+    return reading
+
+
+def _read_attlog(reading: Reading, upload: Upload) -> None:
+    device = reading.device
+    batch = records.read_attlog(upload.body)
+    reading.count = batch.record_count
+    reading.rejected += [Rejected("ATTLOG", line.reason, line.raw) for line in batch.unreadable]
+    received_at, zone_name = reading.received_at, device.zone.key
+    received_wall = clock.wall_time(received_at, device.zone)
+    old = codes.is_old(device.push_version)
+    identity_checks = []
+    for log in batch.records:
+        columns = _columns(device, log)
+        if columns and columns.record_type == 1:
+            identity_checks.append(log.raw)
+            continue
+        punched_at = clock.instant(log.wall_time, device.zone)
+        reading.punches.append(
+            PunchView(
+                id=ids.new(),
+                device_id=device.device.id,
+                pin=log.pin,
+                local_time=log.wall_time,
+                time_zone=zone_name,
+                punched_at=punched_at,
+                received_at=received_at,
+                direction=codes.direction(log.state),
+                state_code=log.state,
+                verify_mode=codes.verify_mode(log.verify, old=old),
+                verify_code=log.verify,
+                work_code=log.work_code or None,
+                temperature_celsius=columns.temperature if columns else None,
+                mask_worn=bool(columns.mask) if columns and columns.mask is not None else None,
+                buffered=received_at - punched_at > BUFFERED_AFTER,
+                flags=("impossible_time",) if clock.is_impossible(log.wall_time, received_wall) else (),
+                raw=log.raw,
+            )
+        )
+    if identity_checks:
+        body = b"\n".join(identity_checks)
+        reading.kept.append(Kept("ATTLOG", upload.stamp, body, len(identity_checks), 0))
+
+
+def _columns(device: KnownDevice, log: records.AttLog) -> records.Columns | None:
+    """What the later columns mean; None where there are none worth a name."""
+    return records.name_columns(log, device.announced_type, device.push_version) if len(log.extra) > 2 else None
+
+
+async def accept(connection: Connection, cursors: Cursors, readings: Sequence[Reading]) -> list[Logged]:
+    """Write what was read; afterwards it is durable once the transaction commits. Returns the events, to ring with."""
+    await _keep(connection, [(reading, kept) for reading in readings for kept in reading.kept])
+    await _reject(connection, [(reading, line) for reading in readings for line in reading.rejected])
+    arrived = [(reading, punch) for reading in readings for punch in reading.punches]
+    if not arrived:
+        return []
+    fresh = await punches.append(connection, [(reading.device.tenant_id, punch) for reading, punch in arrived])
+    new = [(reading, punch) for reading, punch in arrived if punch.id in fresh]
+    if not new:
+        return []
+    heads = await outbox.advance(connection, Counter(reading.device.tenant_id for reading, _ in new))
+    employees = {punch.id: fresh[punch.id].employee for _, punch in new}
+    # Somebody changed who has which PIN and committed between our look and our lock: look again, under the lock.
+    stale = [
+        (reading.device.tenant_id, punch)
+        for reading, punch in new
+        if fresh[punch.id].roster != heads[reading.device.tenant_id].roster
+    ]
+    if stale:
+        employees |= await _employees(connection, stale)
+    happenings = [
+        Happening(
+            reading.device.tenant_id,
+            EventType.PUNCH_CREATED,
+            punches.snapshot(punch, reading.device.device, employees[punch.id]),
+            ids.new(),
+            reading.received_at,
+        )
+        for reading, punch in new
+    ]
+    return await outbox.append(connection, cursors, happenings, heads)
+
+
+async def _employees(
+    connection: Connection, punched: Iterable[tuple[UUID, PunchView]]
+) -> dict[UUID, EmployeeSnapshot | None]:
+    pairs = list(punched)
+    rows = await connection.fetch(
+        "SELECT e.tenant_id, e.pin, e.id, e.name, e.external_id FROM employees e "
+        "JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[])) AS p (tenant_id, pin) USING (tenant_id, pin)",
+        [tenant_id for tenant_id, _ in pairs],
+        [punch.pin for _, punch in pairs],
+    )
+    found = {(row[0], row[1]): EmployeeSnapshot(row[2], row[3], row[4]) for row in rows}
+    return {punch.id: found.get((tenant_id, punch.pin)) for tenant_id, punch in pairs}
+
+
+async def _keep(connection: Connection, kept: Sequence[tuple[Reading, Kept]]) -> None:
+    if not kept:
+        return
+    await connection.execute(
+        "INSERT INTO kept_uploads (tenant_id, id, device_id, table_name, stamp, body, digest, record_count, "
+        "discarded_count, received_at) "
+        "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], "
+        "$8::integer[], $9::integer[], $10::timestamptz[]) AS k (t, i, d, n, s, b, g, c, x, r) "
+        "ORDER BY t, d, g ON CONFLICT DO NOTHING",
+        [reading.device.tenant_id for reading, _ in kept],
+        [ids.new() for _ in kept],
+        [reading.device.device.id for reading, _ in kept],
+        [item.table for _, item in kept],
+        [item.stamp for _, item in kept],
+        [item.body for _, item in kept],
+        [_digest(item.table, item.body, item.count) for _, item in kept],
+        [item.count for _, item in kept],
+        [item.discarded for _, item in kept],
+        [reading.received_at for reading, _ in kept],
+    )
+
+
+async def _reject(connection: Connection, lines: Sequence[tuple[Reading, Rejected]]) -> None:
+    if not lines:
+        return
+    await connection.execute(
+        "INSERT INTO rejected_records (tenant_id, id, device_id, table_name, reason, raw, digest, received_at) "
+        "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], "
+        "$8::timestamptz[]) AS r (t, i, d, n, w, b, g, a) ORDER BY t, d, g ON CONFLICT DO NOTHING",
+        [reading.device.tenant_id for reading, _ in lines],
+        [ids.new() for _ in lines],
+        [reading.device.device.id for reading, _ in lines],
+        [line.table for _, line in lines],
+        [line.reason for _, line in lines],
+        [line.raw for _, line in lines],
+        [_digest(line.table, line.raw, 0) for _, line in lines],
+        [reading.received_at for reading, _ in lines],
+    )
+
+
+def _digest(table: str, body: bytes, count: int) -> bytes:
+    """Tells a resend from news."""
+    return hashlib.sha256(f"{table}:{count}:".encode() + body).digest()[:16]
+
+
+def salvage(reading: Reading, reason: str) -> Reading:
+    """The same upload as bytes only, for when its rows are refused: it must not block the queue behind it."""
+    rejected = [Rejected("ATTLOG", reason, punch.raw or b"") for punch in reading.punches]
+    return Reading(reading.device, reading.received_at, reading.count, [], reading.kept, rejected + reading.rejected)

@@ -1,0 +1,41 @@
+"""Alive; able to serve; and what the numbers are. A Redis that is away makes us slower, not unready."""
+
+from __future__ import annotations
+
+import hmac
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from app import telemetry
+from app.broadcast import Bell
+from app.database import Database
+from app.errors import ServiceUnavailable
+from app.settings import Settings
+
+
+def routes(settings: Settings, db: Database, bell: Bell) -> list[Route]:
+    """/healthz, /readyz and /metrics."""
+
+    async def alive(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(_: Request) -> Response:
+        try:
+            await db.ping()
+        except ServiceUnavailable:
+            return JSONResponse({"status": "unavailable", "database": "away"}, status_code=503)
+        if not bell.healthy:
+            return JSONResponse({"status": "degraded", "database": "ok", "redis": "away"})
+        return JSONResponse({"status": "ok", "database": "ok", "redis": "ok"})
+
+    async def metrics(request: Request) -> Response:
+        token = settings.metrics_token.get_secret_value() if settings.metrics_token else ""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not token or not hmac.compare_digest(given.encode(), token.encode()):
+            return PlainTextResponse("Bearer token required: set PUNCHCONNECT_METRICS_TOKEN and send it.", 401)
+        return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", metrics)]

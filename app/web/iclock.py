@@ -1,0 +1,344 @@
+"""Where terminals dial in: `/iclock/…` on the shared address, on a tenant's own URL and on its own host name.
+
+A raw ASGI callable, because this is the hot path. The body is read as bytes whatever the content type says, counted as
+it comes; nothing is parsed by a framework, nothing redirected. `OK` leaves only after the commit, and every other answer
+is plain text that does not begin with OK, so that the terminal keeps its records and comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from app import telemetry
+from app.database import Database
+from app.domain import bindings, ingest
+from app.domain.bindings import Contact
+from app.domain.devices import Address
+from app.domain.events import Cursors
+from app.domain.ingest import KnownDevice
+from app.errors import ServiceUnavailable
+from app.settings import Settings
+from app.vault import Vault
+from app.web.intake import Intake, Ring
+from protocol.adms import replies
+from protocol.adms.errors import AdmsError
+from protocol.adms.records import option, read_options
+from protocol.adms.requests import (
+    CommandReport,
+    Hello,
+    Poll,
+    Request,
+    TimeRequest,
+    Unknown,
+    Upload,
+    endpoint_of,
+    read_request,
+)
+
+log = structlog.get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: How long a device's binding is believed: the time within which suspending one takes effect.
+_BELIEVED_SECONDS: Final = 2.0
+_KNOWN_BOUND: Final = 20_000
+_NOTE_SECONDS: Final = 1.0
+_ERROR_DELAY: Final = 30
+
+_NOT_BOUND: Final = (403, b"This terminal is not known here.")
+_TOO_LARGE: Final = (413, b"Too large.")
+_TOO_MANY: Final = (429, b"Too many requests.")
+_UNAVAILABLE: Final = (503, b"Try again.")
+_UNREADABLE: Final = (400, b"Not a terminal's request.")
+_ENCODED: Final = (415, b"Content-Encoding is not supported.")
+Answer = tuple[int, bytes]
+
+
+@dataclass(slots=True)
+class _Believed:
+    device: KnownDevice | None
+    until: float
+    # A token bucket: what is left, and when that was.
+    tokens: float
+    filled_at: float
+
+
+class Iclock:
+    """The terminals' edge of one process."""
+
+    def __init__(
+        self, settings: Settings, db: Database, vault: Vault, *, cursors: Cursors, intake: Intake, ring: Ring
+    ) -> None:
+        self._db, self._vault, self._cursors = db, vault, cursors
+        self._intake, self._ring, self._settings = intake, ring, settings
+        self._believed: OrderedDict[tuple[str, str], _Believed] = OrderedDict()
+        self._asking: dict[tuple[str, str], asyncio.Task[KnownDevice | None]] = {}
+        self._contacts: dict[tuple[UUID, UUID], Contact] = {}
+        self._noting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to write down contacts."""
+        self._noting = asyncio.create_task(self._note_contacts(), name="iclock-contacts")
+
+    async def stop(self) -> None:
+        """Write down the last contacts."""
+        if self._noting is not None:
+            self._noting.cancel()
+            await asyncio.gather(self._noting, return_exceptions=True)
+        await self._note()
+
+    def matches(self, scope: Scope) -> bool:
+        """Whether a request is a terminal's."""
+        path: str = scope["path"]
+        return path.startswith("/iclock/") or (path.startswith("/d/") and "/iclock/" in path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; without an answer when the terminal hung up before its body ended."""
+        headers = dict(scope["headers"])
+        try:
+            body = await self._read_body(headers, receive)
+            if body is None:
+                return
+            answer = await self._answer(scope, headers, body) if isinstance(body, bytes) else body
+        except ServiceUnavailable:
+            answer = _UNAVAILABLE
+        except Exception:
+            log.exception("iclock_failed", path=endpoint_of(scope["path"].rpartition("/iclock/")[2]))
+            answer = _UNAVAILABLE
+        status, text = answer
+        telemetry.UPLOADS.labels(str(status)).inc()
+        length = str(len(text)).encode()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", b"text/plain"), (b"content-length", length)],
+            }
+        )
+        await send({"type": "http.response.body", "body": text})
+
+    async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | Answer | None:
+        bound = self._settings.device_body_bytes
+        declared = headers.get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > bound:
+            return _TOO_LARGE
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            return _ENCODED
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message.get("body", b"")
+            return body
+        chunks, size = [], 0
+        while True:
+            if message["type"] == "http.disconnect":
+                return None
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > bound:
+                return _TOO_LARGE
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await receive()
+
+    async def _answer(self, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        prefix, _, tail = scope["path"].rpartition("/iclock/")
+        try:
+            request = read_request(scope["method"], endpoint_of(tail), scope["query_string"], body)
+        except AdmsError:
+            return _UNREADABLE
+        address = self._address(prefix, headers)
+        if not self._allow(address, request.serial):
+            return _TOO_MANY
+        device = await self._device(address, request.serial)
+        if device is None:
+            return (200, self._greet_stranger(request)) if isinstance(request, Hello) else _NOT_BOUND
+        return 200, await self._serve(device, request)
+
+    def _address(self, prefix: str, headers: Mapping[bytes, bytes]) -> str:
+        """The secret part of the address that was dialled: a token, a label, or nothing for the shared one."""
+        if prefix.startswith("/d/"):
+            return prefix[3:]
+        domain = self._settings.device_domain
+        if domain:
+            host = headers.get(b"host", b"").decode("latin-1").partition(":")[0].lower()
+            label, _, rest = host.partition(".")
+            if rest == domain.partition(":")[0].lower():
+                return label
+        return ""
+
+    def _allow(self, address: str, serial: str) -> bool:
+        """Take a token from the terminal's bucket."""
+        believed = self._believed.get((address, serial))
+        if believed is None:
+            return True
+        at = monotonic()
+        refilled = believed.tokens + (at - believed.filled_at) * self._settings.device_rate
+        believed.tokens, believed.filled_at = min(refilled, self._settings.device_burst), at
+        if believed.tokens < 1:
+            return False
+        believed.tokens -= 1
+        return True
+
+    async def _device(self, address: str, serial: str) -> KnownDevice | None:
+        key = (address, serial)
+        believed = self._believed.get(key)
+        if believed is not None and believed.until > monotonic():
+            return believed.device
+        # Requests of one terminal that arrive together ask once.
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.create_task(self._ask(address, serial))
+            asking.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, address: str, serial: str) -> KnownDevice | None:
+        device = await self._knock(address, serial)
+        believed = self._believed.pop((address, serial), None)
+        if believed is None:
+            believed = _Believed(device, 0, self._settings.device_burst, monotonic())
+        believed.device, believed.until = device, monotonic() + _BELIEVED_SECONDS
+        self._believed[address, serial] = believed
+        while len(self._believed) > _KNOWN_BOUND:
+            self._believed.popitem(last=False)
+        return device
+
+    async def _knock(self, address: str, serial: str) -> KnownDevice | None:
+        mode = self._settings.shared_address
+        async with self._db.across("lookup") as connection:
+            if address:
+                tenant_id = await bindings.tenant_of_address(connection, self._vault.recognise(address))
+            elif mode == "off":
+                tenant_id = None
+            else:
+                tenant_id = await bindings.tenant_of_serial(connection, serial, approve=mode == "approve")
+        if tenant_id is None:
+            return None
+        kind = Address.OWN if address else Address.SHARED
+        async with self._db.across("ingest", [tenant_id]) as connection:
+            came = await bindings.knock(connection, self._cursors, tenant_id, serial, kind)
+        self._ring(came.logged)
+        return came.device
+
+    def _greet_stranger(self, request: Hello) -> bytes:
+        """A handshake that asks for no data and leaves the terminal's clock alone."""
+        return replies.options_block(
+            request.serial, stamps={}, time_zone_offset=None, delay=60, error_delay=60, ask_for_data=False
+        )
+
+    async def _serve(self, device: KnownDevice, request: Request) -> bytes:
+        received_at = datetime.now(UTC)
+        match request:
+            case Upload():
+                return await self._take(device, request, received_at)
+            case Hello():
+                return await self._greet(device, request, received_at)
+            case Poll(info=info):
+                facts = {
+                    "firmware_version": info and info.firmware,
+                    "reported_user_count": info and info.users,
+                    "reported_punch_count": info and info.attlogs,
+                }
+                self._met(device, Contact(received_at, facts=facts))
+            case TimeRequest():
+                self._met(device, Contact(received_at))
+                return replies.time_reply(received_at.astimezone(device.zone))
+            case CommandReport(body=body):
+                await self._keep(device, received_at, "devicecmd", body)
+            case Unknown(method=method, endpoint=endpoint, query=query, body=body):
+                await self._keep(device, received_at, f"{method} {endpoint}"[:64], query + b"\n" + body)
+            case _:
+                self._met(device, Contact(received_at))
+        return replies.ok()
+
+    async def _take(self, device: KnownDevice, upload: Upload, received_at: datetime) -> bytes:
+        # Reading a large body in one go would hold up every other terminal.
+        large = len(upload.body) > 256 * 1024
+        reading = (
+            await asyncio.to_thread(ingest.read, device, upload, received_at)
+            if large
+            else ingest.read(device, upload, received_at)
+        )
+        await self._intake.submit(reading)
+        telemetry.RECORDS.labels("read").inc(len(reading.punches))
+        telemetry.RECORDS.labels("rejected").inc(len(reading.rejected))
+        contact = Contact(received_at)
+        if upload.stamp:
+            contact.stamps[upload.table] = upload.stamp
+        if upload.table == "OPTIONS":
+            contact.facts = _facts(read_options(upload.body))
+        self._met(device, contact)
+        return replies.ok(reading.count)
+
+    async def _keep(self, device: KnownDevice, received_at: datetime, table: str, body: bytes) -> None:
+        """Bytes that mean nothing to us yet: kept, acknowledged."""
+        if body.strip():
+            reading = ingest.read(device, Upload(device.device.serial_number, table, None, body), received_at)
+            await self._intake.submit(reading)
+        self._met(device, Contact(received_at))
+
+    async def _greet(self, device: KnownDevice, request: Hello, received_at: datetime) -> bytes:
+        facts = {
+            "push_version": request.pushver,
+            "announced_type": request.device_type,
+            "dialect": "ATTENDANCE" if request.device_type != "acc" else "SECURITY",
+        }
+        self._met(device, Contact(received_at, facts=facts))
+        async with self._db.across("ingest", [device.tenant_id]) as connection:
+            marks = await bindings.stamps(connection, device.tenant_id, device.device.id)
+        offset = received_at.astimezone(device.zone).utcoffset()
+        return replies.options_block(
+            request.serial,
+            stamps=marks,
+            time_zone_offset=offset,
+            delay=self._settings.device_delay_seconds,
+            error_delay=_ERROR_DELAY,
+        )
+
+    def _met(self, device: KnownDevice, contact: Contact) -> None:
+        key = (device.tenant_id, device.device.id)
+        if (known := self._contacts.get(key)) is not None:
+            known.merge(contact)
+        else:
+            contact.facts = {name: value for name, value in contact.facts.items() if value is not None}
+            self._contacts[key] = contact
+
+    async def _note_contacts(self) -> None:
+        while True:
+            await asyncio.sleep(_NOTE_SECONDS)
+            await self._note()
+
+    async def _note(self) -> None:
+        """One statement for all who called since the last one. What is lost here is only met again."""
+        if not self._contacts:
+            return
+        contacts, self._contacts = self._contacts, {}
+        try:
+            async with self._db.across("ingest", [tenant_id for tenant_id, _ in contacts]) as connection:
+                await bindings.note(connection, contacts)
+        except ServiceUnavailable:
+            pass
+        except Exception:
+            log.exception("contacts_lost", devices=len(contacts))
+
+
+def _facts(options: Mapping[str, str]) -> dict[str, Any]:
+    counts = {
+        "reported_user_count": option(options, "UserCount"),
+        "reported_punch_count": option(options, "TransactionCount"),
+    }
+    return {
+        "model": option(options, "DeviceName"),
+        "firmware_version": option(options, "FWVersion") or option(options, "FirmVer"),
+        **{name: int(text) for name, text in counts.items() if text and text.isdigit() and len(text) < 10},
+    }

@@ -1,0 +1,58 @@
+"""What one GraphQL operation knows: who asks, and the doors to everything else. It holds no session.
+
+Sibling resolvers run at once, so each opens its own transaction through `db`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import strawberry
+
+from app import paging
+from app.database import Database
+from app.domain import outbox
+from app.domain.events import Cursors, Logged
+from app.domain.keys import Actor
+from app.settings import Settings
+from app.vault import Vault
+from schema.loaders import Loaders
+
+
+@dataclass(slots=True)
+class Context:
+    """Made anew for every request, and for every operation of a socket."""
+
+    actor: Actor
+    db: Database
+    vault: Vault
+    #: Of the feed. Those of lists are `pages`.
+    cursors: Cursors
+    settings: Settings
+    #: app.broadcast.Bell and app.domain.feed.Feed
+    bell: Any
+    feed: Any
+    request_id: str
+    #: The Idempotency-Key header; None where there are no headers.
+    idempotency_header: str | None = None
+    #: What resolvers want the HTTP answer to carry.
+    response_headers: dict[str, str] = field(default_factory=dict)
+    loaders: Loaders = field(init=False)
+    pages: paging.Cursors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pages = paging.Cursors(self.vault.cursor_key)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Forget what was loaded. A subscription does this before each batch: rows change while it lives."""
+        self.loaders = Loaders(self.db, self.actor.tenant_id)
+
+    async def ring(self, batch: Sequence[Logged]) -> None:
+        """Tell feeds and workers what was just committed. Call it after the transaction's end, never inside."""
+        outbox.ring(self.bell, self.vault.bus_key, batch)
+
+
+Info: TypeAlias = strawberry.Info[Context, None]

@@ -1,0 +1,61 @@
+"""Valid by default; a test says only what matters to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from app import ids
+from app.database import Database
+from app.domain.devices import Device, DeviceStatus
+from app.domain.tenants import start_trial
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantFixture:
+    """A tenant that exists, with nothing in it."""
+
+    tenant_id: UUID
+    name: str
+
+
+async def make_tenant(db: Database, name: str | None = None) -> TenantFixture:
+    """A tenant on trial with an empty log."""
+    tenant = start_trial(name or f"Tenant {next(_numbers)}")
+    async with db.across("operate") as connection:
+        await connection.execute(
+            "INSERT INTO tenants (id, name, plan, trial_ends_at, created_at) VALUES ($1, $2, $3, $4, $5)",
+            tenant.id,
+            tenant.name,
+            tenant.plan,
+            tenant.trial_ends_at,
+            tenant.created_at,
+        )
+        await connection.execute("INSERT INTO feed_heads (tenant_id) VALUES ($1)", tenant.id)
+    return TenantFixture(tenant.id, tenant.name)
+
+
+async def make_device(db: Database, tenant_id: UUID, **fields: Any) -> Device:
+    """An active device on the tenant's own address, in UTC."""
+    device = Device(
+        **{
+            "tenant_id": tenant_id,
+            "id": ids.new(),
+            "serial_number": f"TEST{next(_numbers):08}",
+            "name": "Gate",
+            "time_zone": "UTC",
+            "status": DeviceStatus.ACTIVE,
+            "registered": True,
+            "bound_addresses": ["own"],
+            "created_at": datetime.now(UTC),
+        }
+        | fields
+    )
+    async with db.write(tenant_id) as session:
+        session.add(device)
+    return device
