@@ -1,8 +1,8 @@
 """Pages of a list by keyset: a cursor names the row to go on from, so rows that arrive meanwhile shift nothing.
 
-Rows are sorted by a key and then by their id, both of which never change for the lists where stability matters. A cursor
-holds that place, a digest of what was asked (list, order, filter) and a MAC over both and the tenant: it cannot be made
-up, carried to another tenant, or used to continue a different list.
+Rows are sorted by a key and then by their id. A cursor holds that place, a digest of what was asked (list, order,
+filter) and a MAC over both and the tenant: it cannot be made up, carried to another tenant, or used to continue a
+different list.
 """
 
 from __future__ import annotations
@@ -11,14 +11,28 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, cast
+from operator import ge, gt, le, lt
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, ColumnElement, Select, and_, any_, exists, func, literal, or_, select, true, tuple_
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Select,
+    and_,
+    any_,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 
 from app.database import Session
 from app.errors import AppError, InvalidInput
@@ -33,8 +47,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 T = TypeVar("T")
 U = TypeVar("U")
+W = TypeVar("W")
 Key = datetime | str | None
-Column = InstrumentedAttribute[Any]
 
 
 class PageTooLarge(AppError):
@@ -74,7 +88,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which part of a list: `size` rows from its start, or from its end when `backward`, strictly between two places."""
+    """Which part of a list: `size` rows from its start, or its end when `backward`, strictly between two places."""
 
     size: int = DEFAULT_SIZE
     backward: bool = False
@@ -82,14 +96,14 @@ class Window:
     before: Place | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """By `key` and then by `id`, both in the same direction; nulls count as greatest."""
 
     #: What tells orders of one list apart in its cursors.
     name: str
-    id: Column
-    key: Column | None = None
+    id: Column[Any]
+    key: Column[Any] | None = None
     descending: bool = False
 
     def place(self, row: Any) -> Place:
@@ -123,9 +137,20 @@ class BothWays:
     down: Order
 
 
-def both_ways(name: str, id_column: Column, key: Column | None = None) -> BothWays:
+def both_ways(name: str, id_column: Column[Any], key: Column[Any] | None = None) -> BothWays:
     """Rows by `key`, from either end."""
     return BothWays(Order(f"{name} ASC", id_column, key), Order(f"{name} DESC", id_column, key, descending=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[W]):
+    """What a client wants of a list. Two that differ only in their binding are read by one statement."""
+
+    wanted: W
+    order: Order
+    window: Window
+    #: The digest of list, order and filter that its cursors carry.
+    binding: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +192,19 @@ class Cursors:
         rest = text[1 + _BINDING_BYTES :]
         return Place(_unpack(rest[16:]), UUID(bytes=rest[:16]))
 
-    def window(
+    def ask(
         self,
         tenant_id: UUID,
-        binding: bytes,
+        name: str,
+        order: Order,
+        wanted: W,
         *,
         first: int | None = None,
         after: str | None = None,
         last: int | None = None,
         before: str | None = None,
-    ) -> Window:
-        """The arguments of a list, checked."""
+    ) -> Asked[W]:
+        """The arguments of the list `name`, checked. `wanted` is a dataclass, or None for a list without filter."""
         if first is not None and last is not None:
             raise InvalidInput("Ask for first or for last, not for both.", path=("last",))
         size = first if first is not None else last if last is not None else DEFAULT_SIZE
@@ -185,58 +212,53 @@ class Cursors:
             raise InvalidInput("The size of a page cannot be negative.", path=("first" if last is None else "last",))
         if size > LARGEST_SIZE:
             raise PageTooLarge
-        return Window(
+        binding = _bind(name, order, wanted)
+        window = Window(
             size=size,
             backward=last is not None,
             after=self.read(tenant_id, binding, after) if after is not None else None,
             before=self.read(tenant_id, binding, before) if before is not None else None,
         )
+        return Asked(wanted, order, window, binding)
 
     def _mac(self, tenant_id: UUID, text: bytes) -> bytes:
         return hmac.digest(self._key, b"list" + tenant_id.bytes + text, hashlib.sha256)[:_MAC_BYTES]
 
 
-def bind(name: str, order: str, wanted: Any = None) -> bytes:
-    """The digest of what was asked: the list, its order, and those fields of the filter (a dataclass) that are set."""
-    asked = {} if wanted is None else {f.name: value for f in fields(wanted) if (value := getattr(wanted, f.name)) is not None}
-    text = orjson.dumps([name, order, asked], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(text).digest()[:_BINDING_BYTES]
-
-
-async def fetch(session: Session, query: Select[Any], order: Order, window: Window) -> Page[Any]:
+async def fetch(session: Session, query: Select[Any], asked: Asked[Any]) -> Page[Any]:
     """One page of the rows of `query`, which selects at least the order's columns."""
     connection = await session.connection()
-    found = list(await connection.execute(_sliced(query, order, window)))
+    found = list(await connection.execute(_sliced(query, asked)))
     outside = [
         bound is not None and bool((await connection.execute(select(exists(query.where(bound))))).scalar())
-        for bound in _bounds(order, window)
+        for bound in _bounds(asked)
     ]
-    return _page(found, order, window, *outside)
+    return _page(found, asked, *outside)
 
 
 async def fetch_each(
-    session: Session, query: Select[Any], parent: Column, keys: Sequence[Any], order: Order, window: Window
+    session: Session, query: Select[Any], parent: Column[Any], keys: Sequence[Any], asked: Asked[Any]
 ) -> list[Page[Any]]:
     """The same page of many lists at once, one for each value of `parent` in `keys`: as many statements as for one."""
     connection = await session.connection()
-    asked = func.unnest(literal(list(keys), ARRAY(parent.type))).table_valued("key").render_derived()
-    own = query.where(parent == asked.c.key)
-    rows = _sliced(own, order, window).lateral()
+    lists = func.unnest(literal(list(keys), ARRAY(parent.type))).table_valued("key").render_derived()
+    own = query.where(parent == lists.c.key)
+    rows = _sliced(own, asked).lateral()
     found: dict[Any, list[Any]] = {key: [] for key in keys}
-    for row in await connection.execute(select(asked.c.key.label("list_key"), *rows.c).join_from(asked, rows, true())):
+    for row in await connection.execute(select(lists.c.key.label("list_key"), *rows.c).join_from(lists, rows, true())):
         found[row.list_key].append(row)
-    outside = [
-        set() if bound is None else set((await connection.execute(select(asked.c.key).where(exists(own.where(bound))))).scalars())
-        for bound in _bounds(order, window)
-    ]
-    return [_page(found[key], order, window, *(key in side for side in outside)) for key in keys]
+    outside: list[set[Any]] = []
+    for bound in _bounds(asked):
+        such = None if bound is None else select(lists.c.key).where(exists(own.where(bound)))
+        outside.append(set() if such is None else set((await connection.execute(such)).scalars()))
+    return [_page(found[key], asked, *(key in side for side in outside)) for key in keys]
 
 
-def among(column: Column, values: Sequence[Any]) -> ColumnElement[bool]:
+def among(column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """The column holds one of the values. A single one is compared by `=`, which keeps an index in its order."""
-    if len(values) == 1:
-        return cast(ColumnElement[bool], column == values[0])
-    return cast(ColumnElement[bool], column == any_(literal(list(values), ARRAY(column.type))))
+    value = values[0] if len(values) == 1 else any_(literal(list(values), ARRAY(column.type)))
+    such: ColumnElement[bool] = column == value
+    return such
 
 
 async def count(session: Session, query: Select[Any]) -> int:
@@ -245,7 +267,8 @@ async def count(session: Session, query: Select[Any]) -> int:
     return int((await (await session.connection()).execute(counted)).scalar_one())
 
 
-def _sliced(query: Select[Any], order: Order, window: Window) -> Select[Any]:
+def _sliced(query: Select[Any], asked: Asked[Any]) -> Select[Any]:
+    order, window = asked.order, asked.window
     if window.after is not None:
         query = query.where(order.beyond(window.after))
     if window.before is not None:
@@ -254,34 +277,40 @@ def _sliced(query: Select[Any], order: Order, window: Window) -> Select[Any]:
     return query.order_by(*order.sorting(backward=window.backward)).limit(window.size + 1)
 
 
-def _bounds(order: Order, window: Window) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
+def _bounds(asked: Asked[Any]) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
     """What lies before the window and what lies behind it; None where no cursor bounds it."""
-    after, before = window.after, window.before
+    after, before = asked.window.after, asked.window.before
     return (
-        None if after is None else order.beyond(after, backward=True, with_it=True),
-        None if before is None else order.beyond(before, with_it=True),
+        None if after is None else asked.order.beyond(after, backward=True, with_it=True),
+        None if before is None else asked.order.beyond(before, with_it=True),
     )
 
 
-def _page(found: list[Any], order: Order, window: Window, before: bool, behind: bool) -> Page[Any]:
+def _page(found: list[Any], asked: Asked[Any], before: bool, behind: bool) -> Page[Any]:
+    window = asked.window
     more = len(found) > window.size
     rows = found[: window.size]
     if window.backward:
         rows.reverse()
     return Page(
         rows,
-        [order.place(row) for row in rows],
+        [asked.order.place(row) for row in rows],
         has_next=behind or (more and not window.backward),
         has_previous=before or (more and window.backward),
     )
 
 
+def _bind(name: str, order: Order, wanted: Any) -> bytes:
+    """Only the conditions that are set count, so that a filter may grow and old cursors stay good."""
+    conditions = {} if wanted is None else {f.name: getattr(wanted, f.name) for f in fields(wanted)}
+    conditions = {name: value for name, value in conditions.items() if value is not None}
+    text = orjson.dumps([name, order.name, conditions], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).digest()[:_BINDING_BYTES]
+
+
 def _compare(left: Any, right: Any, *, greater: bool, with_it: bool) -> ColumnElement[bool]:
-    compared: ColumnElement[bool]
-    if with_it:
-        compared = left >= right if greater else left <= right
-    else:
-        compared = left > right if greater else left < right
+    compare = (ge if with_it else gt) if greater else (le if with_it else lt)
+    compared: ColumnElement[bool] = compare(left, right)
     return compared
 
 

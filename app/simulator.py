@@ -817,21 +817,24 @@ class Fleet:
 
     async def settle(self) -> bool:
         """Whether every record was acknowledged within the drain time. A stop ends the wait."""
-        return await self._all(terminal.drained() for terminal in self.terminals)
+        return await self._all(Terminal.drained)
 
     async def greeted(self) -> bool:
-        """Whether every terminal got its options within the drain time."""
-        return await self._all(terminal.greeted() for terminal in self.terminals)
+        """Whether every terminal got its options within the drain time. A stop ends the wait."""
+        return await self._all(Terminal.greeted)
 
-    async def _all(self, waits: Iterator[Awaitable[None]]) -> bool:
-        done = asyncio.gather(*waits)
-        stopped = asyncio.ensure_future(self.stop.wait())
-        await asyncio.wait((done, stopped), timeout=self.drain, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if done.done():
-            return True
-        done.cancel()
-        return False
+    async def _all(self, reached: Callable[[Terminal], Awaitable[None]]) -> bool:
+        async def everyone() -> None:
+            for terminal in self.terminals:
+                await reached(terminal)
+
+        waits = asyncio.create_task(everyone()), asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait(waits, timeout=self.drain, return_when=asyncio.FIRST_COMPLETED)
+            return waits[0].done()
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _rest(self, seconds: float) -> None:
         if seconds <= 0:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import strawberry
 
 from app import paging
+from app.broadcast import Bell
 from app.database import Database
 from app.domain import outbox
 from app.domain.events import Cursors, Logged
+from app.domain.feed import Feed
 from app.domain.keys import Actor
 from app.settings import Settings
 from app.vault import Vault
@@ -31,9 +33,8 @@ class Context:
     #: Of the feed. Those of lists are `pages`.
     cursors: Cursors
     settings: Settings
-    #: app.broadcast.Bell and app.domain.feed.Feed
-    bell: Any
-    feed: Any
+    bell: Bell
+    feed: Feed
     request_id: str
     #: The Idempotency-Key header; None where there are no headers.
     idempotency_header: str | None = None
@@ -50,7 +51,7 @@ class Context:
         """Forget what was loaded. A subscription does this before each batch: rows change while it lives."""
         self.loaders = Loaders(self.db, self.actor.tenant_id)
 
-    async def ring(self, batch: Sequence[Logged]) -> None:
+    def ring(self, batch: Sequence[Logged]) -> None:
         """Tell feeds and workers what was just committed. Call it after the transaction's end, never inside."""
         outbox.ring(self.bell, self.vault.bus_key, batch)
 

@@ -80,7 +80,8 @@ def registry() -> dict[str, type[AppError]]:
             yield child
             yield from below(child)
 
-    return {kind.code: kind for kind in (AppError, *below(AppError))}
+    kinds: list[type[AppError]] = [*below(AppError)]
+    return {kind.code: kind for kind in kinds}
 
 
 def refusal(error: GraphQLError) -> AppError:
@@ -92,7 +93,9 @@ def refusal(error: GraphQLError) -> AppError:
         return cause
     if isinstance(cause, GraphQLSyntaxError):
         # graphql-core's lexer says that there are too many tokens in a syntax error.
-        return QueryTooComplex(cause.message) if "tokens. Parsing aborted" in cause.message else SyntaxFault(cause.message)
+        return (
+            QueryTooComplex(cause.message) if "tokens. Parsing aborted" in cause.message else SyntaxFault(cause.message)
+        )
     if isinstance(cause, InvalidOperationTypeError | CannotGetOperationTypeError):
         return BadRequest(error.message)
     if not error.path and isinstance(cause, GraphQLError):
@@ -133,5 +136,3 @@ def present_refusal(refused: AppError, *, request_id: str, public_url: str) -> d
         "message": refused.message,
         "extensions": explain(refused, request_id=request_id, public_url=public_url),
     }
-
-

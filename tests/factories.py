@@ -10,10 +10,18 @@ from uuid import UUID
 
 from app import ids
 from app.database import Database
+from app.domain import outbox
 from app.domain.devices import Device, DeviceStatus
+from app.domain.endpoints import Endpoint, seal_secret
+from app.domain.events import Cursors, EventType, Happening, Logged
 from app.domain.tenants import start_trial
+from app.vault import Vault
+from protocol import webhook
 
 _numbers = count(1)
+
+#: Of every endpoint that asks for no other.
+SECRET = webhook.secret_from(bytes(range(32)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +67,43 @@ async def make_device(db: Database, tenant_id: UUID, **fields: Any) -> Device:
     async with db.write(tenant_id) as session:
         session.add(device)
     return device
+
+
+async def make_endpoint(
+    db: Database,
+    vault: Vault,
+    tenant_id: UUID,
+    url: str = "https://receiver.example/hook",
+    *,
+    secret: str = SECRET,
+    previous_secret: str | None = None,
+    **fields: Any,
+) -> Endpoint:
+    """An enabled endpoint for every type of event."""
+    endpoint_id = ids.new()
+    sealed = [seal_secret(vault, endpoint_id, tenant_id, text) for text in (secret, previous_secret) if text]
+    endpoint = Endpoint(
+        **{
+            "tenant_id": tenant_id,
+            "id": endpoint_id,
+            "url": url,
+            "secret_sealed": sealed[0],
+            "previous_secret_sealed": sealed[1] if previous_secret else None,
+        }
+        | fields
+    )
+    async with db.write(tenant_id) as session:
+        session.add(endpoint)
+    return endpoint
+
+
+async def happen(
+    db: Database, cursors: Cursors, tenant_id: UUID, times: int = 1, type: EventType = EventType.PUNCH_CREATED
+) -> list[Logged]:
+    """Events, announced and committed, each owed to the endpoints that want it."""
+    happenings = [
+        Happening(tenant_id, type, {"number": number, "name": "Zoë"}, ids.new(), datetime.now(UTC))
+        for number in range(times)
+    ]
+    async with db.across("ingest", [tenant_id]) as connection:
+        return await outbox.announce(connection, cursors, happenings)

@@ -13,15 +13,17 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import orjson
+from sqlalchemy.exc import IntegrityError
 
 from app import ids
-from app.database import Connection
-from app.domain import outbox
-from app.domain.devices import Address, DeviceStatus
+from app.database import Connection, Session, driver
+from app.domain import devices, outbox, sites
+from app.domain.devices import Address, Device, DeviceStatus, SerialNumberTaken
 from app.domain.events import Cursors, EventType, Happening, Logged
 from app.domain.ingest import KnownDevice
 from app.domain.punches import DeviceSnapshot
 from app.domain.tables import now
+from app.errors import InvalidInput
 
 #: Strangers that may wait in one tenant's list; the next one is refused without being listed.
 PENDING_BOUND: Final = 1000
@@ -177,3 +179,41 @@ async def note(connection: Connection, contacts: Mapping[tuple[UUID, UUID], Cont
         [orjson.dumps(contact.stamps).decode() for contact in contacts.values()],
         [orjson.dumps(contact.facts).decode() for contact in contacts.values()],
     )
+
+
+async def approve(
+    session: Session,
+    cursors: Cursors,
+    tenant_id: UUID,
+    device_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    shared: bool,
+) -> tuple[Device, list[Logged]]:
+    """Bind a device where it last knocked, after `changes` (see devices.update); ring with the events afterwards.
+
+    `shared` says whether approval is what binds on the shared address; elsewhere a claim does. Raises what
+    devices.update raises, and SerialNumberTaken where another tenant's device is bound to the shared address.
+    """
+    device = await devices.get(session, tenant_id, device_id)
+    sought = device.sought_address or Address.OWN
+    knocks_elsewhere = device.status == DeviceStatus.ACTIVE and sought not in device.bound_addresses
+    if device.status != DeviceStatus.PENDING and not knocks_elsewhere:
+        raise InvalidInput(f"This device is {device.status}: nothing waits for approval.", path=("input", "id"))
+    if sought == Address.SHARED and not shared:
+        raise InvalidInput(
+            "This terminal knocks on the shared address, where a claim binds it, not an approval.", path=("input", "id")
+        )
+    device.status, device.registered = DeviceStatus.ACTIVE, True
+    device.bound_addresses = [*device.bound_addresses, sought]
+    try:
+        await devices.change(session, device, changes)
+    except IntegrityError as exc:
+        raise SerialNumberTaken(
+            "On the shared address this serial number is in use already.", path=("input", "id")
+        ) from exc
+    zone = device.time_zone
+    if zone is None and device.site_id is not None:
+        zone = (await sites.get(session, tenant_id, device.site_id)).time_zone
+    snapshot = DeviceSnapshot(device.id, device.serial_number, device.name, device.site_id)
+    return device, await outbox.announce(await driver(session), cursors, [bound_event(tenant_id, snapshot, zone)])

@@ -1,17 +1,41 @@
-"""An event owed to an endpoint: schedule, claim, settle, retry; and its attempts."""
+"""An event owed to an endpoint: schedule, claim, settle, retry; and its attempts.
+
+A worker claims what is due, for the length of a lease and under a token. Whatever it writes afterwards has to match the
+token, so one that lost its lease changes nothing. Every time here is the database's, so workers need not agree on one.
+
+Locks are taken in one order, the endpoint's before its deliveries', and only `settle` waits for a delivery's: that is
+what keeps workers, and a tenant that pauses or resumes an endpoint meanwhile, from waiting for each other in a circle.
+The worker's verbs take a connection of the purpose "work"; `load`, `renew`, `settle` and `release` one over the claims'
+tenants. Those of the lists, at the end, take one tenant's session.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKeyConstraint, Index, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    ForeignKeyConstraint,
+    Index,
+    Select,
+    select,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
-from app import ids
-from app.domain.tables import instant, tenant_key, within_tenant
+from app import ids, paging
+from app.database import Connection, Session
+from app.domain.tables import build, columns, instant, tenant_key, within_tenant
+from app.errors import AppError
 
 
 class DeliveryStatus(StrEnum):
@@ -68,3 +92,315 @@ class Attempt(SQLModel, table=True):
     status_code: int | None = None
     error: str | None = None
     response_body: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery that is ours until its lease ends, and the token that proves it."""
+
+    tenant_id: UUID
+    id: UUID
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that one attempt needs, so that nothing is held open meanwhile."""
+
+    claim: Claim
+    endpoint_id: UUID
+    event_id: UUID
+    event_type: str
+    #: The number of this attempt, from 1.
+    attempt: int
+    #: Attempts that were settled as failures. Fewer than `attempt` - 1 if a worker was lost on the way: that spends a
+    #: number, which a receiver may have seen, but nothing of the schedule.
+    failures: int
+    url: str
+    #: Byte for byte what was stored.
+    body: bytes
+    secret_sealed: bytes
+    #: While the grace of a rotation lasts.
+    previous_secret_sealed: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one attempt makes of its delivery: PENDING with `retry_in`, DELIVERED or EXHAUSTED."""
+
+    claim: Claim
+    status: DeliveryStatus
+    started_at: datetime
+    duration_ms: int
+    status_code: int | None = None
+    error: str | None = None
+    response_body: str | None = None
+    retry_in: timedelta | None = None
+    #: The URL that answered 410. Its endpoint is disabled, unless it has been given another URL since.
+    gone: str | None = None
+
+
+_NO_LIMIT: Final = 2**31 - 1
+
+# A claim that a crash of the database forgets is one that nobody has acted on, or a duplicate at worst: not worth the
+# wait for the disk between an event and its receiver.
+_CLAIM: Final = """
+SELECT c.tenant_id, c.id, c.claim_token
+FROM set_config('synchronous_commit', 'off', true), claim_deliveries($1, $2, $3, $4, $5) AS c
+"""
+
+
+async def claim(
+    connection: Connection, n: int, lease: timedelta, *, most: int = _NO_LIMIT, busy: Mapping[UUID, int] | None = None
+) -> list[Claim]:
+    """Take up to `n` due deliveries; the attempt counts from here. Safe in any number of workers at once.
+
+    `busy` says how many posts the caller has under way to which endpoints; with these none gets more than `most`.
+    """
+    busy = busy or {}
+    rows = await connection.fetch(_CLAIM, n, lease, most, list(busy), list(busy.values()))
+    return [Claim(*row) for row in rows]
+
+
+_LOAD: Final = """
+SELECT d.tenant_id, d.id, d.claim_token, d.endpoint_id, d.event_id, d.event_type, d.attempt_count,
+       CASE WHEN d.attempt_count > 1 THEN (
+           SELECT count(*) FROM webhook_attempts a WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id
+       ) ELSE 0 END,
+       e.url, v.body, e.secret_sealed,
+       CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_sealed END,
+       e.status = 'ENABLED' AND e.deleted_at IS NULL
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c (tenant_id, id, token)
+JOIN webhook_deliveries d ON d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token
+JOIN webhook_endpoints e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+JOIN events v ON v.tenant_id = d.tenant_id AND v.position = d.position
+ORDER BY d.due_at, d.id
+"""
+
+# Under the endpoint's lock, and from the row as it is then: a resume comes before this, and the delivery stays due, or
+# after it, and finds the delivery parked.
+_HAND_BACK: Final = """
+WITH endpoint AS MATERIALIZED (
+    SELECT e.tenant_id, e.id, CASE
+        WHEN e.deleted_at IS NOT NULL OR e.status = 'DISABLED' THEN 'CANCELLED'
+        WHEN e.status = 'PAUSED' THEN 'PARKED'
+        ELSE 'DUE'
+    END AS fate
+    FROM webhook_endpoints e WHERE (e.tenant_id, e.id) IN (SELECT * FROM unnest($4::uuid[], $5::uuid[]))
+    ORDER BY e.tenant_id, e.id FOR SHARE
+)
+UPDATE webhook_deliveries d
+SET status = CASE e.fate WHEN 'CANCELLED' THEN 'CANCELLED' ELSE 'PENDING' END,
+    due_at = CASE e.fate WHEN 'DUE' THEN d.due_at END,
+    completed_at = CASE e.fate WHEN 'CANCELLED' THEN now() END,
+    attempt_count = d.attempt_count - 1, claim_token = NULL, lease_until = NULL
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c (tenant_id, id, token), endpoint e
+WHERE d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token
+  AND e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+"""
+
+
+async def load(connection: Connection, claims: Sequence[Claim]) -> list[Job]:
+    """What to send for these claims, the longest due first.
+
+    One whose endpoint is paused is parked, one whose endpoint is disabled or deleted is cancelled; neither counts as
+    an attempt. One whose token no longer matches is not ours and left out.
+    """
+    rows = await connection.fetch(_LOAD, *_columns(claims))
+    shut = [row for row in rows if not row[12]]
+    if shut:
+        await connection.execute(
+            _HAND_BACK,
+            *([row[n] for row in shut] for n in range(3)),
+            *map(list, zip(*{(row[0], row[3]) for row in shut}, strict=True)),
+        )
+    return [
+        Job(Claim(*row[:3]), row[3], row[4], row[5], row[6], row[7], row[8], row[9].encode(), row[10], row[11])
+        for row in rows
+        if row[12]
+    ]
+
+
+_RENEW: Final = """
+WITH held AS MATERIALIZED (
+    SELECT d.tenant_id, d.id FROM webhook_deliveries d
+    JOIN unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c (tenant_id, id, token)
+      ON d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token
+    FOR NO KEY UPDATE OF d SKIP LOCKED
+)
+UPDATE webhook_deliveries d SET lease_until = now() + $4
+FROM held WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+RETURNING d.id
+"""
+
+
+async def renew(connection: Connection, held: Sequence[Claim], lease: timedelta) -> set[UUID]:
+    """Hold on to these for another lease; the ids of those that are still ours and that nobody is settling just now."""
+    rows = await connection.fetch(_RENEW, *_columns(held), lease)
+    return {row[0] for row in rows}
+
+
+_DISABLE: Final = """
+UPDATE webhook_endpoints e
+SET status = 'DISABLED', disabled_reason = 'The receiver answered 410 Gone.', updated_at = now()
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS g (tenant_id, id, token, url)
+JOIN webhook_deliveries d ON d.tenant_id = g.tenant_id AND d.id = g.id AND d.claim_token = g.token
+WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND e.url = g.url
+  AND e.status <> 'DISABLED' AND e.deleted_at IS NULL
+"""
+
+_SETTLE: Final = """
+WITH settled AS (
+    UPDATE webhook_deliveries d
+    SET status = r.status, claim_token = NULL, lease_until = NULL,
+        due_at = CASE WHEN r.status = 'PENDING' THEN now() + r.retry_in END,
+        completed_at = CASE WHEN r.status <> 'PENDING' THEN now() END
+    FROM unnest(
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::interval[],
+        $6::timestamptz[], $7::integer[], $8::integer[], $9::text[], $10::text[]
+    ) AS r (tenant_id, id, token, status, retry_in, started_at, duration_ms, status_code, error, response_body)
+    WHERE d.tenant_id = r.tenant_id AND d.id = r.id AND d.claim_token = r.token
+    RETURNING d.tenant_id, d.id, d.attempt_count,
+              r.started_at, r.duration_ms, r.status_code, r.error, r.response_body
+)
+INSERT INTO webhook_attempts
+    (tenant_id, delivery_id, number, started_at, duration_ms, status_code, error, response_body)
+SELECT * FROM settled
+RETURNING delivery_id
+"""
+
+
+async def settle(connection: Connection, results: Sequence[Result]) -> set[UUID]:
+    """Write down what became of a batch, with its attempts; the ids of those that were still ours."""
+    if gone := [result for result in results if result.gone is not None]:
+        await connection.execute(
+            _DISABLE, *_columns([result.claim for result in gone]), [result.gone for result in gone]
+        )
+    rows = await connection.fetch(
+        _SETTLE,
+        *_columns([result.claim for result in results]),
+        [result.status for result in results],
+        [result.retry_in for result in results],
+        [result.started_at for result in results],
+        [result.duration_ms for result in results],
+        [result.status_code for result in results],
+        [result.error for result in results],
+        [result.response_body for result in results],
+    )
+    return {row[0] for row in rows}
+
+
+_RELEASE: Final = """
+WITH held AS MATERIALIZED (
+    SELECT d.tenant_id, d.id FROM webhook_deliveries d
+    JOIN unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c (tenant_id, id, token)
+      ON d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token
+    FOR NO KEY UPDATE OF d SKIP LOCKED
+)
+UPDATE webhook_deliveries d
+SET status = 'PENDING', claim_token = NULL, lease_until = NULL, attempt_count = d.attempt_count - 1
+FROM held WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+RETURNING d.id
+"""
+
+
+async def release(connection: Connection, claims: Sequence[Claim]) -> set[UUID]:
+    """Give back, still due, what was claimed and not tried; the ids of those that were ours to give."""
+    rows = await connection.fetch(_RELEASE, *_columns(claims))
+    return {row[0] for row in rows}
+
+
+async def reap(connection: Connection, limit: int = 1000) -> int:
+    """Make due again what a dead worker held; how many these were. Their attempts stay counted."""
+    freed: int = await connection.fetchval("SELECT reap_deliveries($1)", limit)
+    return freed
+
+
+async def next_due(connection: Connection) -> timedelta | None:
+    """How long until something is due; negative when something is late; None when nothing waits."""
+    seconds: float | None = await connection.fetchval("SELECT next_delivery_due()")
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _columns(claims: Sequence[Claim]) -> tuple[list[UUID], list[UUID], list[UUID]]:
+    return [claim.tenant_id for claim in claims], [claim.id for claim in claims], [claim.token for claim in claims]
+
+
+class DeliveryNotFound(AppError):
+    """No delivery with this id belongs to the tenant."""
+
+    code, status = "webhook_delivery_not_found", 404
+
+    def __init__(self, delivery_id: UUID) -> None:
+        super().__init__(f"No webhook delivery {ids.show('whd', delivery_id)}.", path=("input", "id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which deliveries: all conditions hold at once; None is no condition, an empty set matches nothing."""
+
+    endpoint_ids: tuple[UUID, ...] | None = None
+    statuses: tuple[DeliveryStatus, ...] | None = None
+    event_types: tuple[str, ...] | None = None
+    event_ids: tuple[UUID, ...] | None = None
+    created_since: datetime | None = None
+    created_before: datetime | None = None
+
+
+_ROW: Final = columns(Delivery)
+EVERY: Final = Wanted()
+#: Ids are made in the order of time, near enough.
+BY_ID: Final = paging.both_ways("ID", _ROW.id)
+
+
+async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[Delivery]:
+    """One page of the tenant's deliveries."""
+    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(partial(build, Delivery))
+
+
+async def page_by_endpoint(
+    session: Session, tenant_id: UUID, endpoint_ids: Sequence[UUID], asked: paging.Asked[Wanted]
+) -> list[paging.Page[Delivery]]:
+    """The same page of the deliveries of each endpoint."""
+    query = _query(tenant_id, asked.wanted)
+    pages = await paging.fetch_each(session, query, _ROW.endpoint_id, endpoint_ids, asked)
+    return [found.map(partial(build, Delivery)) for found in pages]
+
+
+async def by_ids(session: Session, tenant_id: UUID, delivery_ids: Sequence[UUID]) -> dict[UUID, Delivery]:
+    """Those of them that are the tenant's."""
+    query = _query(tenant_id, EVERY).where(paging.among(_ROW.id, delivery_ids))
+    return {row.id: build(Delivery, row) for row in await (await session.connection()).execute(query)}
+
+
+async def attempts_by_delivery(
+    session: Session, tenant_id: UUID, delivery_ids: Sequence[UUID]
+) -> dict[UUID, list[Attempt]]:
+    """What was tried for each, the first attempt first."""
+    row = columns(Attempt)
+    query = (
+        select(*row)
+        .where(row.tenant_id == tenant_id, paging.among(row.delivery_id, delivery_ids))
+        .order_by(row.delivery_id, row.number)
+    )
+    found: dict[UUID, list[Attempt]] = {delivery_id: [] for delivery_id in delivery_ids}
+    for attempt in await (await session.connection()).execute(query):
+        found[attempt.delivery_id].append(build(Attempt, attempt))
+    return found
+
+
+def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:
+    terms: list[ColumnElement[bool]] = [_ROW.tenant_id == tenant_id]
+    if wanted.endpoint_ids is not None:
+        terms.append(paging.among(_ROW.endpoint_id, wanted.endpoint_ids))
+    if wanted.statuses is not None:
+        terms.append(paging.among(_ROW.status, wanted.statuses))
+    if wanted.event_types is not None:
+        terms.append(paging.among(_ROW.event_type, wanted.event_types))
+    if wanted.event_ids is not None:
+        terms.append(paging.among(_ROW.event_id, wanted.event_ids))
+    if wanted.created_since is not None:
+        terms.append(_ROW.created_at >= wanted.created_since)
+    if wanted.created_before is not None:
+        terms.append(_ROW.created_at < wanted.created_before)
+    return select(*_ROW).where(*terms)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Column, Index, String, text
+from sqlalchemy import CheckConstraint, Column, ColumnElement, Index, Select, String, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
-from app import ids
-from app.domain.tables import instant, tenant_key, within_tenant
+from app import ids, paging
+from app.database import Session, driver
+from app.domain import sites, words
+from app.domain.tables import build, columns, instant, now, tenant_key, within_tenant
+from app.errors import AppError, InvalidInput
 
 
 class DeviceStatus(StrEnum):
@@ -29,6 +35,39 @@ class Address(StrEnum):
 
     OWN = "own"
     SHARED = "shared"
+
+
+class DeviceNotFound(AppError):
+    """No device with this id, or with this serial number, belongs to the tenant."""
+
+    code, status = "device_not_found", 404
+
+    def __init__(self, wanted: UUID | str) -> None:
+        name = f"with serial number {wanted[:64]!r}" if isinstance(wanted, str) else ids.show("dev", wanted)
+        super().__init__(f"No device {name}.", path=("input", "id"))
+
+
+class SerialNumberTaken(AppError):
+    """Another device, not retired, has this serial number."""
+
+    code, status = "serial_number_taken", 409
+
+
+class TimeZoneRequired(AppError):
+    """Without a zone the wall clock of a terminal says nothing."""
+
+    code, status = "time_zone_required", 400
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A device needs a time zone: name one, or a site, whose zone it then has.", path=("input", "timeZone")
+        )
+
+
+class DeviceNotActive(AppError):
+    """Only an active device can do this."""
+
+    code, status = "device_not_active", 409
 
 
 class Device(SQLModel, table=True):
@@ -81,3 +120,219 @@ class Device(SQLModel, table=True):
     stamps: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default="{}"))
     created_at: datetime = instant()
     updated_at: datetime = instant()
+
+
+class DeviceConnectionState(StrEnum):
+    """Whether a terminal is in touch."""
+
+    NEVER_SEEN = "NEVER_SEEN"
+    ONLINE = "ONLINE"
+    OFFLINE = "OFFLINE"
+
+
+#: A terminal is missed only this long after the contact that it owed us.
+PATIENCE: Final = timedelta(seconds=60)
+
+
+def connection_state(last_seen_at: datetime | None, at: datetime, delay: timedelta) -> DeviceConnectionState:
+    """How things stand at `at`, when terminals are asked to call every `delay`."""
+    if last_seen_at is None:
+        return DeviceConnectionState.NEVER_SEEN
+    late = at > last_seen_at + delay + PATIENCE
+    return DeviceConnectionState.OFFLINE if late else DeviceConnectionState.ONLINE
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which devices: all conditions hold at once; None is no condition, an empty set matches nothing."""
+
+    site_ids: tuple[UUID, ...] | None = None
+    statuses: tuple[DeviceStatus, ...] | None = None
+    connection: DeviceConnectionState | None = None
+
+
+_ROW: Final = columns(Device)
+EVERY: Final = Wanted()
+BY_NAME: Final = paging.both_ways("NAME", _ROW.id, _ROW.name)
+BY_CREATED_AT: Final = paging.both_ways("CREATED_AT", _ROW.id, _ROW.created_at)
+
+
+async def page(
+    session: Session, tenant_id: UUID, online_since: datetime, asked: paging.Asked[Wanted]
+) -> paging.Page[Device]:
+    """One page of the tenant's devices. Those last seen from `online_since` on count as online."""
+    return (await paging.fetch(session, _query(tenant_id, asked.wanted, online_since), asked)).map(_device)
+
+
+async def page_by_site(
+    session: Session, tenant_id: UUID, site_ids: Sequence[UUID], asked: paging.Asked[Wanted]
+) -> list[paging.Page[Device]]:
+    """The same page of the devices of each site."""
+    query = select(*_ROW).where(_ROW.tenant_id == tenant_id)
+    return [found.map(_device) for found in await paging.fetch_each(session, query, _ROW.site_id, site_ids, asked)]
+
+
+async def count(session: Session, tenant_id: UUID, online_since: datetime, wanted: Wanted = EVERY) -> int:
+    """How many devices the tenant has."""
+    return await paging.count(session, _query(tenant_id, wanted, online_since))
+
+
+async def by_ids(session: Session, tenant_id: UUID, device_ids: Sequence[UUID]) -> dict[UUID, Device]:
+    """Those of them that are the tenant's."""
+    query = select(*_ROW).where(_ROW.tenant_id == tenant_id, paging.among(_ROW.id, device_ids))
+    return {row.id: _device(row) for row in await (await session.connection()).execute(query)}
+
+
+async def find_serial(session: Session, tenant_id: UUID, serial: str) -> Device | None:
+    """The tenant's device with this serial number; of several retired ones, the last."""
+    query = (
+        select(*_ROW)
+        .where(_ROW.tenant_id == tenant_id, _ROW.serial_number == serial)
+        .order_by(_ROW.status == DeviceStatus.RETIRED, _ROW.id.desc())
+        .limit(1)
+    )
+    row = (await (await session.connection()).execute(query)).one_or_none()
+    return None if row is None else _device(row)
+
+
+_SERIAL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+async def get(session: Session, tenant_id: UUID, device_id: UUID) -> Device:
+    """The tenant's device, held until the transaction ends. Another tenant's is not found either."""
+    query = select(Device).where(_ROW.tenant_id == tenant_id, _ROW.id == device_id).with_for_update(key_share=True)
+    device = (await session.scalars(query, execution_options={"populate_existing": True})).one_or_none()
+    if device is None:
+        raise DeviceNotFound(device_id)
+    return device
+
+
+async def register(
+    session: Session,
+    tenant_id: UUID,
+    serial_number: str,
+    *,
+    name: str | None = None,
+    site_id: UUID | None = None,
+    time_zone: str | None = None,
+) -> Device:
+    """Expect a terminal: its first contact binds it. One that knocked before it was registered is completed.
+
+    Raises InvalidInput, SiteNotFound, TimeZoneUnknown, TimeZoneRequired, SerialNumberTaken.
+    """
+    if not _SERIAL.fullmatch(serial_number):
+        raise InvalidInput(
+            "A serial number has 1 to 64 letters, digits, dots, hyphens or underscores.",
+            path=("input", "serialNumber"),
+        )
+    connection = await driver(session)
+    # A stranger may knock, or be retired, in the very moment: whichever was first, the row is there or is ours.
+    for _ in range(3):
+        created = await connection.fetchval(
+            "INSERT INTO devices (tenant_id, id, serial_number, name, status, registered, created_at, updated_at) "
+            "VALUES ($1, $2, $3, $3, 'PENDING', false, now(), now()) ON CONFLICT DO NOTHING RETURNING id",
+            tenant_id,
+            ids.new(),
+            serial_number,
+        )
+        device_id = created or await connection.fetchval(
+            "SELECT id FROM devices WHERE tenant_id = $1 AND serial_number = $2 AND status <> 'RETIRED'",
+            tenant_id,
+            serial_number,
+        )
+        if device_id is not None:
+            device = await get(session, tenant_id, device_id)
+            if device.status != DeviceStatus.RETIRED:
+                break
+    else:
+        raise SerialNumberTaken("This serial number is being registered elsewhere just now.")
+    if device.registered or device.status != DeviceStatus.PENDING:
+        raise SerialNumberTaken(
+            f"The serial number {serial_number} belongs to {ids.show('dev', device.id)} already.",
+            path=("input", "serialNumber"),
+        )
+    device.registered = True
+    given = {"name": name, "site_id": site_id, "time_zone": time_zone}
+    return await change(session, device, {field: value for field, value in given.items() if value is not None})
+
+
+async def update(session: Session, tenant_id: UUID, device_id: UUID, changes: Mapping[str, Any]) -> Device:
+    """Change `name`, `site_id` and `time_zone`, those that are named; None clears. A cleared name is the serial number.
+
+    Raises DeviceNotFound, InvalidInput, SiteNotFound, TimeZoneUnknown, TimeZoneRequired.
+    """
+    return await change(session, await get(session, tenant_id, device_id), changes)
+
+
+async def change(session: Session, device: Device, changes: Mapping[str, Any]) -> Device:
+    """As `update`, for a device at hand. It has to end up with a zone unless it is a stranger that still waits."""
+    if "name" in changes:
+        name = changes["name"]
+        device.name = device.serial_number if name is None else words.line(name, "name", longest=200)
+    if "site_id" in changes:
+        device.site_id = changes["site_id"]
+        if device.site_id is not None:
+            await sites.get(session, device.tenant_id, device.site_id, field="siteId", keep=True)
+    if "time_zone" in changes:
+        zone = changes["time_zone"]
+        device.time_zone = None if zone is None else sites.check_zone(zone)
+    waits = device.status == DeviceStatus.PENDING and not device.registered
+    if device.time_zone is None and device.site_id is None and not waits:
+        raise TimeZoneRequired
+    device.updated_at = now()
+    await session.flush()
+    return device
+
+
+async def suspend(session: Session, tenant_id: UUID, device_id: UUID) -> Device:
+    """Stop hearing an active device; it keeps its records meanwhile. Suspending twice changes nothing."""
+    return await _move(session, tenant_id, device_id, DeviceStatus.ACTIVE, DeviceStatus.SUSPENDED)
+
+
+async def resume(session: Session, tenant_id: UUID, device_id: UUID) -> Device:
+    """Hear a suspended device again. Resuming an active one changes nothing."""
+    return await _move(session, tenant_id, device_id, DeviceStatus.SUSPENDED, DeviceStatus.ACTIVE)
+
+
+async def retire(session: Session, tenant_id: UUID, device_id: UUID) -> Device:
+    """Take a device out of service for good. Its punches stay, and its serial number may be registered anew."""
+    device = await get(session, tenant_id, device_id)
+    if device.status != DeviceStatus.RETIRED:
+        device.status, device.updated_at = DeviceStatus.RETIRED, now()
+        await session.flush()
+    return device
+
+
+async def _move(
+    session: Session, tenant_id: UUID, device_id: UUID, before: DeviceStatus, after: DeviceStatus
+) -> Device:
+    device = await get(session, tenant_id, device_id)
+    if device.status == after:
+        return device
+    if device.status != before:
+        raise DeviceNotActive(f"This device is {device.status}, not {before}.", path=("input", "id"))
+    device.status, device.updated_at = after, now()
+    await session.flush()
+    return device
+
+
+def _query(tenant_id: UUID, wanted: Wanted, online_since: datetime) -> Select[Any]:
+    terms: list[ColumnElement[bool]] = [_ROW.tenant_id == tenant_id]
+    if wanted.site_ids is not None:
+        terms.append(paging.among(_ROW.site_id, wanted.site_ids))
+    if wanted.statuses is not None:
+        terms.append(paging.among(_ROW.status, wanted.statuses))
+    match wanted.connection:
+        case DeviceConnectionState.NEVER_SEEN:
+            terms.append(_ROW.last_seen_at.is_(None))
+        case DeviceConnectionState.ONLINE:
+            terms.append(_ROW.last_seen_at >= online_since)
+        case DeviceConnectionState.OFFLINE:
+            terms.append(_ROW.last_seen_at < online_since)
+        case None:
+            pass
+    return select(*_ROW).where(*terms)
+
+
+def _device(row: Any) -> Device:
+    return build(Device, row)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import CheckConstraint, ColumnElement, Index, Select, or_, select
 from sqlmodel import Field, SQLModel
 
-from app import ids
-from app.domain.tables import instant, tenant_key
+from app import ids, paging
+from app.database import Session
+from app.domain.tables import build, columns, instant, tenant_key
+from app.errors import AppError
 
 
 class EmployeePrivilege(StrEnum):
@@ -19,6 +24,25 @@ class EmployeePrivilege(StrEnum):
 
     USER = "USER"
     ADMIN = "ADMIN"
+
+
+class EmployeeNotFound(AppError):
+    """No employee with this id, or with this PIN, belongs to the tenant."""
+
+    code, status = "employee_not_found", 404
+
+    def __init__(self, wanted: UUID | str) -> None:
+        name = f"with PIN {wanted[:64]!r}" if isinstance(wanted, str) else ids.show("emp", wanted)
+        super().__init__(f"No employee {name}.", path=("input", "id"))
+
+
+class PinInvalid(AppError):
+    """Not what a terminal takes for a PIN."""
+
+    code, status = "pin_invalid", 400
+
+    def __init__(self) -> None:
+        super().__init__("A PIN has 1 to 24 letters or digits.", path=("input", "pin"))
 
 
 class Employee(SQLModel, table=True):
@@ -41,3 +65,70 @@ class Employee(SQLModel, table=True):
     privilege: str = EmployeePrivilege.USER
     created_at: datetime = instant()
     updated_at: datetime = instant()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which people: both conditions hold at once; None is no condition, an empty set matches nothing."""
+
+    #: The start of the PIN, or any part of the name or the external id, in either case.
+    search: str | None = None
+    external_ids: tuple[str, ...] | None = None
+
+
+_ROW: Final = columns(Employee)
+EVERY: Final = Wanted()
+BY_NAME: Final = paging.both_ways("NAME", _ROW.id, _ROW.name)
+BY_PIN: Final = paging.both_ways("PIN", _ROW.id, _ROW.pin)
+BY_CREATED_AT: Final = paging.both_ways("CREATED_AT", _ROW.id, _ROW.created_at)
+
+
+_PIN: Final = re.compile(r"[A-Za-z0-9]{1,24}")
+
+
+def check_pin(pin: str) -> str:
+    """`pin`, if terminals can hold it; PinInvalid otherwise. Leading zeros are part of it."""
+    if not _PIN.fullmatch(pin):
+        raise PinInvalid
+    return pin
+
+
+async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[Employee]:
+    """One page of the tenant's people."""
+    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(_employee)
+
+
+async def count(session: Session, tenant_id: UUID, wanted: Wanted = EVERY) -> int:
+    """How many people the tenant has."""
+    return await paging.count(session, _query(tenant_id, wanted))
+
+
+async def by_ids(session: Session, tenant_id: UUID, employee_ids: Sequence[UUID]) -> dict[UUID, Employee]:
+    """Those of them that are the tenant's."""
+    query = _query(tenant_id, EVERY).where(paging.among(_ROW.id, employee_ids))
+    return {row.id: _employee(row) for row in await (await session.connection()).execute(query)}
+
+
+async def by_pins(session: Session, tenant_id: UUID, pins: Sequence[str]) -> dict[str, Employee]:
+    """Whoever has these PINs now."""
+    query = _query(tenant_id, EVERY).where(paging.among(_ROW.pin, pins))
+    return {row.pin: _employee(row) for row in await (await session.connection()).execute(query)}
+
+
+def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:
+    terms: list[ColumnElement[bool]] = [_ROW.tenant_id == tenant_id]
+    if wanted.search:
+        terms.append(
+            or_(
+                _ROW.pin.startswith(wanted.search, autoescape=True),
+                _ROW.name.icontains(wanted.search, autoescape=True),
+                _ROW.external_id.icontains(wanted.search, autoescape=True),
+            )
+        )
+    if wanted.external_ids is not None:
+        terms.append(paging.among(_ROW.external_id, wanted.external_ids))
+    return select(*_ROW).where(*terms)
+
+
+def _employee(row: Any) -> Employee:
+    return build(Employee, row)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Column, Index, LargeBinary, String, text
+from sqlalchemy import CheckConstraint, Column, Index, LargeBinary, Select, String, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
-from app import ids
-from app.domain.tables import instant, tenant_key
+from app import ids, paging
+from app.database import Session
+from app.domain.tables import build, columns, instant, tenant_key
+from app.errors import AppError
 from app.vault import Vault
 
 
@@ -63,3 +67,36 @@ def open_secret(vault: Vault, endpoint_id: UUID, tenant_id: UUID, sealed: bytes)
 
 def _secret_of(tenant_id: UUID) -> str:
     return f"webhook secret of {tenant_id}"
+
+
+class EndpointNotFound(AppError):
+    """No endpoint with this id belongs to the tenant."""
+
+    code, status = "webhook_endpoint_not_found", 404
+
+    def __init__(self, endpoint_id: UUID) -> None:
+        super().__init__(f"No webhook endpoint {ids.show('whk', endpoint_id)}.", path=("input", "id"))
+
+
+_ROW: Final = columns(Endpoint)
+BY_ID: Final = paging.both_ways("ID", _ROW.id)
+
+
+async def page(session: Session, tenant_id: UUID, asked: paging.Asked[None]) -> paging.Page[Endpoint]:
+    """One page of the tenant's endpoints that are not deleted."""
+    return (await paging.fetch(session, _query(tenant_id), asked)).map(partial(build, Endpoint))
+
+
+async def count(session: Session, tenant_id: UUID) -> int:
+    """How many endpoints the tenant has."""
+    return await paging.count(session, _query(tenant_id))
+
+
+async def by_ids(session: Session, tenant_id: UUID, endpoint_ids: Sequence[UUID]) -> dict[UUID, Endpoint]:
+    """Those of them that are the tenant's and not deleted."""
+    query = _query(tenant_id).where(paging.among(_ROW.id, endpoint_ids))
+    return {row.id: build(Endpoint, row) for row in await (await session.connection()).execute(query)}
+
+
+def _query(tenant_id: UUID) -> Select[Any]:
+    return select(*_ROW).where(_ROW.tenant_id == tenant_id, _ROW.deleted_at.is_(None))

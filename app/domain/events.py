@@ -24,7 +24,7 @@ from app import ids
 from app.database import Connection
 from app.domain.tables import instant, tenant_key
 from app.errors import AppError
-from app.paging import CursorInvalid as CursorInvalid
+from app.paging import CursorInvalid as CursorInvalid  # noqa: PLC0414  feeds and lists refuse alike
 
 _CURSOR_VERSION: Final = b"\x01"
 _CURSOR_MAC_BYTES: Final = 12
@@ -162,6 +162,16 @@ async def after(connection: Connection, tenant_id: UUID, position: int, limit: i
         limit,
     )
     return [Logged(tenant_id, row[0], row[1], row[2], row[3].encode()) for row in rows]
+
+
+async def bodies(connection: Connection, tenant_id: UUID, positions: Sequence[int]) -> dict[int, bytes]:
+    """The webhook bodies at these positions."""
+    rows = await connection.fetch(
+        "SELECT position, body FROM events WHERE tenant_id = $1 AND position = ANY ($2::bigint[])",
+        tenant_id,
+        list(positions),
+    )
+    return {row[0]: row[1].encode() for row in rows}
 
 
 async def heads(connection: Connection, tenant_ids: Sequence[UUID]) -> dict[UUID, int]:

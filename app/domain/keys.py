@@ -11,21 +11,22 @@ import secrets
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import ClassVar, Final, Self, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Column, Index, LargeBinary, String
+from sqlalchemy import Column, Index, LargeBinary, String, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
-from app import ids
+from app import ids, paging
 from app.database import CONFLICTS, Connection, Database, Session, driver
 from app.domain import words
-from app.domain.tables import instant, now, tenant_key
+from app.domain.tables import build, columns, instant, now, tenant_key
 from app.errors import AppError, InvalidInput, ServiceUnavailable
 from app.vault import Vault
 
@@ -403,3 +404,19 @@ def _base62(n: int, width: int) -> str:
 
 def _checksum(text: str) -> str:
     return _base62(zlib.crc32(text.encode()), _SUM_LENGTH)
+
+
+_ROW: Final = columns(ApiKey)
+BY_ID: Final = paging.both_ways("ID", _ROW.id)
+
+
+async def page(session: Session, tenant_id: UUID, asked: paging.Asked[None]) -> paging.Page[ApiKey]:
+    """One page of the tenant's keys, dead ones too."""
+    found = await paging.fetch(session, select(*_ROW).where(_ROW.tenant_id == tenant_id), asked)
+    return found.map(partial(build, ApiKey))
+
+
+async def by_ids(session: Session, tenant_id: UUID, key_ids: Sequence[UUID]) -> dict[UUID, ApiKey]:
+    """Those of them that are the tenant's."""
+    query = select(*_ROW).where(_ROW.tenant_id == tenant_id, paging.among(_ROW.id, key_ids))
+    return {row.id: build(ApiKey, row) for row in await (await session.connection()).execute(query)}

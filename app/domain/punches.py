@@ -21,14 +21,14 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlmodel import Field, SQLModel, col
+from sqlmodel import Field, SQLModel
 
 from app import ids, paging
 from app.database import Connection, Session, driver
 from app.domain.devices import Device
 from app.domain.employees import Employee
 from app.domain.events import timestamp
-from app.domain.tables import instant, tenant_key, within_tenant
+from app.domain.tables import columns, instant, tenant_key, within_tenant
 from app.errors import AppError
 from protocol.adms.codes import Direction as PunchDirection
 from protocol.adms.codes import VerifyMode
@@ -253,6 +253,10 @@ class PunchNotFound(AppError):
         super().__init__(f"No punch {ids.show('pun', punch_id)}.")
 
 
+_ROW: Final = columns(Punch)
+_SHOWN: Final = tuple(column for column in _ROW if column.key != "tenant_id")
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which punches: all conditions hold at once; None is no condition, an empty set matches nothing."""
@@ -273,42 +277,34 @@ class Wanted:
 
 
 EVERY: Final = Wanted()
-BY_PUNCHED_AT: Final = paging.both_ways("PUNCHED_AT", col(Punch.id), col(Punch.punched_at))
-BY_RECEIVED_AT: Final = paging.both_ways("RECEIVED_AT", col(Punch.id), col(Punch.received_at))
+BY_PUNCHED_AT: Final = paging.both_ways("PUNCHED_AT", _ROW.id, _ROW.punched_at)
+BY_RECEIVED_AT: Final = paging.both_ways("RECEIVED_AT", _ROW.id, _ROW.received_at)
 
 
-async def page(
-    session: Session, tenant_id: UUID, wanted: Wanted, order: paging.Order, window: paging.Window
-) -> paging.Page[PunchView]:
+async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[PunchView]:
     """One page of the tenant's punches."""
-    return (await paging.fetch(session, _query(tenant_id, wanted), order, window)).map(_view)
+    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(_view)
 
 
-async def page_of_devices(
-    session: Session,
-    tenant_id: UUID,
-    device_ids: Sequence[UUID],
-    wanted: Wanted,
-    order: paging.Order,
-    window: paging.Window,
+async def page_by_device(
+    session: Session, tenant_id: UUID, device_ids: Sequence[UUID], asked: paging.Asked[Wanted]
 ) -> list[paging.Page[PunchView]]:
     """The same page of the punches of each device."""
-    query = _query(tenant_id, wanted)
-    pages = await paging.fetch_each(session, query, col(Punch.device_id), device_ids, order, window)
+    pages = await paging.fetch_each(session, _query(tenant_id, asked.wanted), _ROW.device_id, device_ids, asked)
     return [found.map(_view) for found in pages]
 
 
-async def page_of_pins(
-    session: Session, tenant_id: UUID, pins: Sequence[str], wanted: Wanted, order: paging.Order, window: paging.Window
+async def page_by_pin(
+    session: Session, tenant_id: UUID, pins: Sequence[str], asked: paging.Asked[Wanted]
 ) -> list[paging.Page[PunchView]]:
     """The same page of the punches of each PIN."""
-    pages = await paging.fetch_each(session, _query(tenant_id, wanted), col(Punch.pin), pins, order, window)
+    pages = await paging.fetch_each(session, _query(tenant_id, asked.wanted), _ROW.pin, pins, asked)
     return [found.map(_view) for found in pages]
 
 
 async def by_ids(session: Session, tenant_id: UUID, punch_ids: Sequence[UUID]) -> dict[UUID, PunchView]:
     """Those of them that are the tenant's."""
-    query = _query(tenant_id, EVERY).where(paging.among(col(Punch.id), punch_ids))
+    query = _query(tenant_id, EVERY).where(paging.among(_ROW.id, punch_ids))
     return {row.id: _view(row) for row in await (await session.connection()).execute(query)}
 
 
@@ -331,38 +327,38 @@ async def count_by_device(session: Session, tenant_id: UUID, device_ids: Sequenc
 
 
 def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:
-    terms: list[ColumnElement[bool]] = [col(Punch.tenant_id) == tenant_id]
+    device, employee = columns(Device), columns(Employee)
+    terms: list[ColumnElement[bool]] = [_ROW.tenant_id == tenant_id]
     if wanted.device_ids is not None:
-        terms.append(paging.among(col(Punch.device_id), wanted.device_ids))
+        terms.append(paging.among(_ROW.device_id, wanted.device_ids))
     if wanted.site_ids is not None:
-        there = paging.among(col(Device.site_id), wanted.site_ids)
-        terms.append(col(Punch.device_id).in_(select(Device.id).where(col(Device.tenant_id) == tenant_id, there)))
-    if wanted.pins is not None:
-        terms.append(paging.among(col(Punch.pin), wanted.pins))
+        there = select(device.id).where(device.tenant_id == tenant_id, paging.among(device.site_id, wanted.site_ids))
+        terms.append(_ROW.device_id.in_(there))
     if wanted.employee_ids is not None:
-        they = paging.among(col(Employee.id), wanted.employee_ids)
-        terms.append(col(Punch.pin).in_(select(Employee.pin).where(col(Employee.tenant_id) == tenant_id, they)))
+        theirs = select(employee.pin).where(
+            employee.tenant_id == tenant_id, paging.among(employee.id, wanted.employee_ids)
+        )
+        terms.append(_ROW.pin.in_(theirs))
+    if wanted.pins is not None:
+        terms.append(paging.among(_ROW.pin, wanted.pins))
     if wanted.punched_since is not None:
-        terms.append(col(Punch.punched_at) >= wanted.punched_since)
+        terms.append(_ROW.punched_at >= wanted.punched_since)
     if wanted.punched_before is not None:
-        terms.append(col(Punch.punched_at) < wanted.punched_before)
+        terms.append(_ROW.punched_at < wanted.punched_before)
     if wanted.received_since is not None:
-        terms.append(col(Punch.received_at) >= wanted.received_since)
+        terms.append(_ROW.received_at >= wanted.received_since)
     if wanted.received_before is not None:
-        terms.append(col(Punch.received_at) < wanted.received_before)
+        terms.append(_ROW.received_at < wanted.received_before)
     if wanted.directions is not None:
-        terms.append(paging.among(col(Punch.direction), [_PLACES[direction] for direction in wanted.directions]))
+        terms.append(paging.among(_ROW.direction, [_PLACES[direction] for direction in wanted.directions]))
     if wanted.verify_modes is not None:
-        terms.append(paging.among(col(Punch.verify_mode), [_PLACES[mode] for mode in wanted.verify_modes]))
+        terms.append(paging.among(_ROW.verify_mode, [_PLACES[mode] for mode in wanted.verify_modes]))
     if wanted.buffered is not None:
-        terms.append(col(Punch.buffered) == wanted.buffered)
+        terms.append(_ROW.buffered.is_(wanted.buffered))
     if wanted.unmatched is not None:
-        known = exists().where(col(Employee.tenant_id) == tenant_id, col(Employee.pin) == col(Punch.pin))
+        known = exists().where(employee.tenant_id == tenant_id, employee.pin == _ROW.pin)
         terms.append(~known if wanted.unmatched else known)
     return select(*_SHOWN).where(*terms)
-
-
-_SHOWN: Final = tuple(column for column in Punch.__table__.columns if column.key != "tenant_id")  # type: ignore[attr-defined]
 
 
 def _view(row: Any) -> PunchView:

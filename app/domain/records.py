@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import Column, Index, LargeBinary
+from sqlalchemy import Column, Index, LargeBinary, select
 from sqlmodel import Field, SQLModel
 
-from app import ids
-from app.domain.tables import instant, tenant_key, within_tenant
+from app import ids, paging
+from app.database import Session
+from app.domain.tables import build, columns, instant, tenant_key, within_tenant
 
 
 class KeptUpload(SQLModel, table=True):
@@ -54,3 +57,22 @@ class RejectedRecord(SQLModel, table=True):
     raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     received_at: datetime = instant()
+
+
+_ROW: Final = columns(RejectedRecord)
+BY_ID: Final = paging.both_ways("ID", _ROW.id)
+
+
+async def page_rejected_by_device(
+    session: Session, tenant_id: UUID, device_ids: Sequence[UUID], asked: paging.Asked[None]
+) -> list[paging.Page[RejectedRecord]]:
+    """The same page of what could not be read from each device."""
+    query = select(*_ROW).where(_ROW.tenant_id == tenant_id)
+    pages = await paging.fetch_each(session, query, _ROW.device_id, device_ids, asked)
+    return [found.map(partial(build, RejectedRecord)) for found in pages]
+
+
+async def rejected_by_ids(session: Session, tenant_id: UUID, record_ids: Sequence[UUID]) -> dict[UUID, RejectedRecord]:
+    """Those of them that are the tenant's."""
+    query = select(*_ROW).where(_ROW.tenant_id == tenant_id, paging.among(_ROW.id, record_ids))
+    return {row.id: build(RejectedRecord, row) for row in await (await session.connection()).execute(query)}

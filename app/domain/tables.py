@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Column, DateTime, ForeignKeyConstraint
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlmodel import Field, SQLModel
 
 SQLModel.metadata.naming_convention = {
@@ -15,6 +16,8 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+M = TypeVar("M", bound=SQLModel)
 
 #: The setting that row-level security compares with; set by `app.database` only.
 TENANT_SETTING: Final = "app.tenant_id"
@@ -40,3 +43,14 @@ def instant(*, optional: bool = False, **options: Any) -> Any:
 def within_tenant(column: str, table: str) -> ForeignKeyConstraint:
     """A reference that cannot leave the tenant."""
     return ForeignKeyConstraint(["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"])
+
+
+def columns(table: type[SQLModel]) -> ReadOnlyColumnCollection[str, Column[Any]]:
+    """The columns themselves, for lists: rows of columns cost a fraction of what objects cost."""
+    found: ReadOnlyColumnCollection[str, Column[Any]] = table.__table__.c  # type: ignore[attr-defined]
+    return found
+
+
+def build(table: type[M], row: Any) -> M:
+    """The object of a row that has all its columns. It belongs to no session, so nothing is written back."""
+    return table(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it

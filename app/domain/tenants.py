@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint
 from sqlmodel import Field, SQLModel
 
 from app import ids
-from app.database import Connection
+from app.database import Connection, Session
 from app.domain import enrollments, keys, words
 from app.domain.tables import instant, now
 from app.errors import AppError
@@ -124,3 +124,11 @@ async def _settle(connection: Connection, tenant_id: UUID, plan: Plan, trial_end
     if row is None:
         raise TenantNotFound(tenant_id)
     return Tenant(**dict(row))
+
+
+async def get(session: Session, tenant_id: UUID) -> Tenant:
+    """The tenant itself. TenantNotFound."""
+    tenant = await session.get(Tenant, tenant_id)
+    if tenant is None:
+        raise TenantNotFound(tenant_id)
+    return tenant

@@ -69,6 +69,8 @@ def encode(wall: datetime) -> int:
 
 def decode(encoded: int) -> datetime:
     """The naive time that `encode` made `encoded` of. BadTime for a day that its month does not have."""
+    if encoded < 0:
+        raise BadTime(f"{encoded} encodes no calendar time.")
     days, seconds = divmod(encoded, _SECONDS)
     months, day = divmod(days, 31)
     years, month = divmod(months, 12)

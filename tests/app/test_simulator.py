@@ -320,15 +320,20 @@ async def test_an_upload_under_way_when_the_power_goes_is_unknown(server: Server
     assert terminal.report().unknown == 1
 
 
-async def test_a_server_that_is_away_has_seen_nothing(server: Server) -> None:
-    terminal = Terminal("VIRT000001", "http://127.0.0.1:1", speed=FAST)
-    record = terminal.punch("1", NINE)
+async def test_a_server_that_went_away_has_seen_nothing() -> None:
+    far_end = Server()
+    listener = await asyncio.start_server(far_end.serve, "127.0.0.1", 0)
+    terminal = Terminal("VIRT000001", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", speed=100)
 
     async with switched_on(terminal):
-        await until(lambda: terminal.report().unreachable >= 3)
+        await until(lambda: len(far_end.polls) == 1)
+        listener.close()
+        record = terminal.punch("1", NINE)
+        await until(lambda: terminal.report().unreachable >= 2)
 
     report = terminal.report()
-    assert (report.requests, report.unknown, record.state, record.sends) == (0, 0, State.PENDING, 0)
+    assert (report.requests, report.unknown, report.unacknowledged) == (2, 0, 1)
+    assert (record.state, record.sends, list(terminal.history)) == (State.PENDING, 0, [])
 
 
 async def test_nothing_is_uploaded_before_the_options_came(server: Server) -> None:

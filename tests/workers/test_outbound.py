@@ -7,7 +7,7 @@ import errno
 import gc
 import gzip
 import os
-import random
+import secrets
 import socket
 import ssl
 import subprocess
@@ -35,6 +35,9 @@ LOOPBACK = AddressGuard([ip_network("127.0.0.0/8"), ip_network("::1/128")])
 SHORT = timedelta(milliseconds=400)
 LONG = timedelta(seconds=30)
 
+# Trusts no one. Reading the usual roots takes longer than most of these tests.
+NOBODY = ssl.create_default_context(cadata=None, capath=os.devnull)
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -47,6 +50,7 @@ class FarEnd:
     open: int = 0
     most_open: int = 0
     requests: list[bytes] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
@@ -57,6 +61,7 @@ class FarEnd:
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         self.requests.append(head + await reader.readexactly(length))
+        self.asked.set()
         return self.requests[-1]
 
 
@@ -84,7 +89,7 @@ def listening() -> socket.socket:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("::", random.randrange(20_000, 32_768)))
+            listener.bind(("::", 20_000 + secrets.randbelow(12_768)))
         except OSError as exc:
             listener.close()
             if exc.errno != errno.EADDRINUSE:
@@ -131,17 +136,17 @@ async def far_end(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIte
 async def door(
     guard: AddressGuard = LOOPBACK,
     *,
-    timeout: timedelta = LONG,
+    deadline: timedelta = LONG,
     dns_timeout: timedelta = LONG,
     names_kept: timedelta = timedelta(0),
     connections: int = 50,
     lookup: Lookup | None = None,
-    ssl_context: ssl.SSLContext | None = None,
+    ssl_context: ssl.SSLContext | None = NOBODY,
 ) -> AsyncIterator[Outbound]:
     """An Outbound whose leavings are looked for: an unclosed socket fails the test."""
     async with Outbound(
         guard,
-        timeout=timeout,
+        timeout=deadline,
         dns_timeout=dns_timeout,
         names_kept=names_kept,
         connections=connections,
@@ -216,7 +221,7 @@ async def test_no_more_go_out_at_once_than_there_are_places_and_waiting_costs_no
             await asyncio.sleep(0.3)
             writer.write(OK)
 
-    async with far_end(slow) as far, door(connections=2, timeout=timedelta(seconds=1)) as outbound:
+    async with far_end(slow) as far, door(connections=2, deadline=timedelta(seconds=1)) as outbound:
         replies = await asyncio.gather(*(outbound.post(far.url, {}, b"{}") for _ in range(10)))
 
     assert [reply.delivered for reply in replies] == [True] * 10
@@ -301,14 +306,14 @@ async def test_a_body_that_stops_at_the_limit_without_ending_is_delivered() -> N
 
 async def test_a_body_that_stops_just_short_of_the_limit_is_cut_at_the_deadline() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + b"x" * 65_535
-    async with far_end(always(answer, times=1, hang=True)) as far, door(timeout=SHORT) as outbound:
+    async with far_end(always(answer, times=1, hang=True)) as far, door(deadline=SHORT) as outbound:
         reply = await outbound.post(far.url, {}, b"{}")
 
     assert (reply.status, reply.error, reply.delivered) == (200, "timeout", False)
 
 
 async def test_what_was_not_read_to_its_end_is_not_used_again() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20) + bytes(8 << 20)
     async with far_end(always(answer)) as far, door() as outbound:
         for _ in range(2):
             assert (await outbound.post(far.url, {}, b"{}")).delivered
@@ -338,7 +343,7 @@ async def test_a_drip_is_cut_at_the_deadline() -> None:
             writer.write(b"x")
             await asyncio.sleep(0.02)
 
-    async with far_end(drip) as far, door(timeout=SHORT) as outbound:
+    async with far_end(drip) as far, door(deadline=SHORT) as outbound:
         reply = await outbound.post(far.url, {}, b"{}")
 
     assert (reply.status, reply.error, reply.delivered) == (200, "timeout", False)
@@ -354,7 +359,7 @@ async def test_a_drip_of_headers_is_cut_at_the_deadline() -> None:
             writer.write(b"x")
             await asyncio.sleep(0.02)
 
-    async with far_end(drip) as far, door(timeout=SHORT) as outbound:
+    async with far_end(drip) as far, door(deadline=SHORT) as outbound:
         reply = await outbound.post(far.url, {}, b"{}")
 
     assert (reply.status, reply.error) == (None, "timeout")
@@ -365,7 +370,7 @@ async def test_a_server_that_never_reads_is_cut_at_the_deadline() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.Event().wait()
 
-    async with far_end(deaf) as far, door(timeout=SHORT) as outbound:
+    async with far_end(deaf) as far, door(deadline=SHORT) as outbound:
         reply = await outbound.post(far.url, {}, bytes(900_000))
 
     assert (reply.status, reply.error) == (None, "timeout")
@@ -402,7 +407,7 @@ async def test_a_port_without_a_server_is_a_failed_connection() -> None:
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", None, "protocol"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5_000 + b"\r\n", None, "protocol"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", 200, "protocol"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 200, "protocol"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", None, "protocol"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n", 200, "protocol"),
         (b"HTTP/1.1 200 OK\r\nSet-Cookie: \xff\xfe; ;=;\r\nRetry-After: \xff\r\nContent-Length: 0\r\n\r\n", 200, None),
         (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, None),
@@ -488,8 +493,7 @@ async def test_a_new_connection_that_breaks_is_not_tried_again() -> None:
 async def test_a_caller_that_gives_up_leaves_nothing_open() -> None:
     async with far_end(always(b"", hang=True, times=1)) as far, door() as outbound:
         post = asyncio.create_task(outbound.post(far.url, {}, b"{}"))
-        while not far.requests:
-            await asyncio.sleep(0.01)
+        await far.asked.wait()
         post.cancel()
         with pytest.raises(asyncio.CancelledError):
             await post
@@ -526,7 +530,8 @@ async def test_no_socket_is_made_for_a_forbidden_address_in_a_url(host: str) -> 
         made = len(outbound._sockets)
 
     assert reply.status is None
-    assert reply.error in ("forbidden_address", "protocol")  # what is no URL at all does not get as far as an address
+    # What is no URL does not get as far as an address, and not every system knows `localhost.`.
+    assert reply.error in ("forbidden_address", "protocol", "dns")
     assert (far.connections, made) == (0, 0)
 
 
@@ -702,7 +707,7 @@ def certificate(folder: Path, name: str = "hooks.example", *, days: int = 1) -> 
     def note_name(_socket: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         asked.append(name)
 
-    server.sni_callback = note_name  # type: ignore[assignment]
+    server.sni_callback = note_name
     return Certificate(server, ssl.create_default_context(cadata=pem.decode()), asked)
 
 
@@ -720,7 +725,7 @@ async def test_host_and_server_name_stay_although_an_address_is_dialled(tmp_path
 
 
 async def test_a_certificate_that_signed_itself_is_refused(tmp_path: Path) -> None:
-    async with far_end(always(OK), certificate(tmp_path).server) as far, door() as outbound:
+    async with far_end(always(OK), certificate(tmp_path).server) as far, door(ssl_context=None) as outbound:
         reply = await outbound.post(f"https://127.0.0.1:{far.port}/", {}, b"{}")
 
     assert (reply.status, reply.error, far.requests) == (None, "tls", [])
@@ -758,7 +763,7 @@ async def test_a_server_that_does_not_speak_tls_is_a_tls_failure() -> None:
 
 
 async def test_a_handshake_that_hangs_is_cut_at_the_deadline() -> None:
-    async with far_end(always(b"", hang=True)) as far, door(timeout=SHORT) as outbound:
+    async with far_end(always(b"", hang=True)) as far, door(deadline=SHORT) as outbound:
         reply = await outbound.post(f"https://127.0.0.1:{far.port}/", {}, b"{}")
 
     assert (reply.status, reply.error) == (None, "timeout")
@@ -785,11 +790,11 @@ asyncio.run(main(*sys.argv[1:]))
 gc.collect()
 """
     async with far_end(always(OK)) as plain, far_end(always(OK), tls.server) as secure:
+        arguments = [plain.url, f"https://127.0.0.1:{secure.port}/", str(tmp_path / "server.pem")]
         run = await asyncio.to_thread(
             subprocess.run,
             # Development mode has asyncio and aiohttp report whatever was not closed.
-            [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", program]
-            + [plain.url, f"https://127.0.0.1:{secure.port}/", str(tmp_path / "server.pem")],
+            [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", program, *arguments],
             env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,

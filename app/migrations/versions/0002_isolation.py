@@ -193,8 +193,8 @@ FUNCTIONS = {
         END
         $$""",
     ),
-    # Take up to n due deliveries for the length of a lease. Every later write must match the token. `posts` says how many
-    # the caller has under way for each endpoint in `busy`; with these, no endpoint gets more than `most`.
+    # Take up to n due deliveries for the length of a lease. Every later write must match the token. `posts` says how
+    # many the caller has under way for each endpoint in `busy`; with these, no endpoint gets more than `most`.
     "claim_deliveries(n integer, lease interval, most integer, busy uuid[], posts integer[])": (
         "pc_worker",
         """

@@ -1,0 +1,167 @@
+"""Who has which PIN, changed. A punch whose PIN finds its person later is announced again, as punch.matched.
+
+Uploads commit beside these changes. Both sides look after they hold the tenant's feed head: an upload that held it
+first is seen here, with its punches; one that comes later sees that `roster` has moved, and looks for the person again.
+So a punch and its person never miss each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app import ids, paging
+from app.database import Connection, Session, driver
+from app.domain import devices, outbox, punches, words
+from app.domain.employees import Employee, EmployeeNotFound, EmployeePrivilege, check_pin
+from app.domain.events import Cursors, EventType, Happening, Logged
+from app.domain.punches import DeviceSnapshot, EmployeeSnapshot
+from app.domain.tables import columns, now
+from app.errors import AppError, InvalidInput
+
+#: People in one change, at most.
+MOST_AT_ONCE: Final = 1000
+#: Punches announced in one change, at most: the newest. All of them show their person from then on.
+MOST_MATCHED: Final = 1000
+
+_ROW: Final = columns(Employee)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What to know of whoever has `pin`. `changes` may name name, external_id, card_number, privilege; None clears."""
+
+    pin: str
+    changes: Mapping[str, Any]
+
+
+async def upsert(session: Session, cursors: Cursors, tenant_id: UUID, person: Person) -> tuple[Employee, list[Logged]]:
+    """Create or change one person; ring with the events afterwards. PinInvalid, InvalidInput."""
+    checked = Person(check_pin(person.pin), _checked(person.changes))
+    found, logged = await _write(session, cursors, tenant_id, [checked])
+    return found[0], logged
+
+
+async def upsert_all(
+    session: Session, cursors: Cursors, tenant_id: UUID, people: Sequence[Person]
+) -> tuple[list[Employee], list[Logged]]:
+    """Create or change up to 1000 people, all or none; they come back in the same order.
+
+    Raises PinInvalid and InvalidInput, with the place of the row in their path.
+    """
+    if len(people) > MOST_AT_ONCE:
+        raise InvalidInput(f"At most {MOST_AT_ONCE} people at once.", path=("input", "employees"))
+    checked: dict[str, Person] = {}
+    for place, person in enumerate(people):
+        try:
+            if check_pin(person.pin) in checked:
+                raise InvalidInput(f"The PIN {person.pin} is here twice.", path=("input", "pin"))
+            checked[person.pin] = Person(person.pin, _checked(person.changes))
+        except AppError as exc:
+            exc.path = ("input", "employees", str(place), *exc.path[1:])
+            raise
+    return await _write(session, cursors, tenant_id, list(checked.values()))
+
+
+async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:
+    """Forget a person; their punches keep the PIN. EmployeeNotFound."""
+    connection = await driver(session)
+    found = await connection.fetchval(
+        "DELETE FROM employees WHERE tenant_id = $1 AND id = $2 RETURNING id", tenant_id, employee_id
+    )
+    if found is None:
+        raise EmployeeNotFound(employee_id)
+    await _turn(connection, tenant_id)
+
+
+async def _write(
+    session: Session, cursors: Cursors, tenant_id: UUID, people: Sequence[Person]
+) -> tuple[list[Employee], list[Logged]]:
+    created, rows = await _rows(session, tenant_id, [person.pin for person in people])
+    renamed = False
+    for person in people:
+        row = rows[person.pin]
+        before = (row.name, row.external_id)
+        for field, value in person.changes.items():
+            setattr(row, field, value)
+        renamed |= before != (row.name, row.external_id)
+        if person.changes:
+            row.updated_at = now()
+    await session.flush()
+    logged: list[Logged] = []
+    if created or renamed:
+        connection = await driver(session)
+        await _turn(connection, tenant_id)
+        if created:
+            logged = await _match(session, cursors, tenant_id, {pin: rows[pin] for pin in created})
+    return [rows[person.pin] for person in people], logged
+
+
+async def _rows(session: Session, tenant_id: UUID, pins: Sequence[str]) -> tuple[set[str], dict[str, Employee]]:
+    """A row for every PIN, locked, and which of them are new. In the order of PINs, so that nobody waits in a circle."""
+    connection = await driver(session)
+    query = (
+        select(Employee)
+        .where(_ROW.tenant_id == tenant_id, paging.among(_ROW.pin, pins))
+        .order_by(_ROW.pin)
+        .with_for_update(key_share=True)
+    )
+    created: set[str] = set()
+    while True:
+        fresh = await connection.fetch(
+            "INSERT INTO employees (tenant_id, id, pin, privilege, created_at, updated_at) "
+            "SELECT $1, id, pin, 'USER', now(), now() FROM unnest($2::uuid[], $3::text[]) AS e (id, pin) ORDER BY pin "
+            "ON CONFLICT DO NOTHING RETURNING pin",
+            tenant_id,
+            [ids.new() for _ in pins],
+            list(pins),
+        )
+        created |= {row[0] for row in fresh}
+        found = await session.scalars(query, execution_options={"populate_existing": True})
+        rows = {row.pin: row for row in found}
+        # One that was in the way may have been deleted before we could lock it: then it is ours to make.
+        if len(rows) == len(pins):
+            return created, rows
+
+
+async def _turn(connection: Connection, tenant_id: UUID) -> None:
+    """Take the tenant's feed head, and say that who has which PIN has changed."""
+    await outbox.advance(connection, {tenant_id: 0})
+    await connection.execute("UPDATE feed_heads SET roster = roster + 1 WHERE tenant_id = $1", tenant_id)
+
+
+async def _match(
+    session: Session, cursors: Cursors, tenant_id: UUID, people: Mapping[str, Employee]
+) -> list[Logged]:
+    """Announce the newest punches that waited for these people, the oldest of them first."""
+    newest = paging.Asked(
+        punches.Wanted(pins=tuple(people)), punches.BY_PUNCHED_AT.down, paging.Window(size=MOST_MATCHED)
+    )
+    waiting = (await punches.page(session, tenant_id, newest)).rows
+    if not waiting:
+        return []
+    places = await devices.by_ids(session, tenant_id, list({punch.device_id for punch in waiting}))
+    happenings = []
+    for punch in reversed(waiting):
+        device, person = places[punch.device_id], people[punch.pin]
+        data = punches.snapshot(
+            punch,
+            DeviceSnapshot(device.id, device.serial_number, device.name, device.site_id),
+            EmployeeSnapshot(person.id, person.name, person.external_id),
+        )
+        happenings.append(Happening(tenant_id, EventType.PUNCH_MATCHED, data, ids.new(), now()))
+    return await outbox.announce(await driver(session), cursors, happenings)
+
+
+def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    checked = dict(changes)
+    for field, shown, longest in (("name", "name", 200), ("external_id", "externalId", 200), ("card_number", "cardNumber", 40)):
+        if field in checked:
+            checked[field] = words.optional_line(checked[field], shown, longest=longest)
+    if "privilege" in checked:
+        checked["privilege"] = EmployeePrivilege(checked["privilege"] or EmployeePrivilege.USER)
+    return checked

@@ -1,0 +1,118 @@
+"""Composition root: settings in, ASGI application out.
+
+Terminals go past the framework, everything else through Starlette. What is built at the start is closed in reverse at
+the end, and none of it must be reachable for the process to start: a database that is away is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app import telemetry
+from app.broadcast import Bell
+from app.database import Database
+from app.domain import outbox
+from app.domain.events import Cursors, Logged
+from app.domain.feed import Feed
+from app.domain.keys import KeyRing
+from app.errors import doc_url
+from app.settings import Settings
+from app.vault import Vault
+from app.web import health
+from app.web.iclock import Iclock
+from app.web.intake import Intake
+from app.web.middleware import HostNotAllowed, Hosts, Receive, Scope, Send, refuse, request_id
+from schema.api import GraphQLApi
+
+
+class Application:
+    """Everything that one server process holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.vault = Vault(settings.secret_key.get_secret_value())
+        self.cursors = Cursors(self.vault.cursor_key)
+        self.db = Database(
+            settings.database_url.get_secret_value(),
+            pool=settings.database_pool,
+            statement_cache=settings.statement_cache,
+            statement_timeout=settings.database_timeout_seconds,
+        )
+        self.bell = Bell(settings.redis_url.get_secret_value() if settings.redis_url else None)
+        self.feed = Feed(self.db, self.bell, self.cursors, self.vault.bus_key)
+        self.keys = KeyRing(self.db, self.vault)
+        ring = partial(_ring, self.bell, self.vault.bus_key)
+        self.intake = Intake(self.db, self.cursors, ring, bound=settings.ingest_queue, batch=settings.ingest_batch)
+        self.iclock = Iclock(
+            settings, self.db, self.vault, cursors=self.cursors, intake=self.intake, ring=ring
+        )
+        self.graphql = GraphQLApi(self)
+        self._hosts = Hosts(settings.allowed_hosts)
+        self._pages = Starlette(
+            routes=[
+                Route("/", self._home),
+                *health.routes(settings, self.db, self.bell),
+                *self.graphql.routes(),
+            ],
+            lifespan=self._lifespan,
+            exception_handlers={HTTPException: self._page_error},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if not self._hosts.allows(scope):
+                await refuse(send, HostNotAllowed("This host name is not answered to."), self.settings.public_url)
+                return
+            if self.iclock.matches(scope):
+                await self.iclock(scope, receive, send)
+                return
+        elif scope["type"] == "websocket" and not self._hosts.allows(scope):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._pages(scope, receive, send)
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for part in (self.db, self.bell, self.feed, self.intake, self.iclock, self.graphql):
+                await part.start()
+                stack.push_async_callback(part.stop)
+            yield
+
+    async def _home(self, _request: Request) -> Response:
+        url = self.settings.public_url.rstrip("/")
+        return JSONResponse({"name": "PunchConnect", "graphql_url": f"{url}/graphql", "docs_url": f"{url}/docs/"})
+
+    async def _page_error(self, _request: Request, exc: Exception) -> Response:
+        status = exc.status_code if isinstance(exc, HTTPException) else 500
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request" if status < 500 else "internal_error")
+        name = request_id()
+        message = "There is nothing here." if status == 404 else "This cannot be answered."
+        error: dict[str, Any] = {
+            "code": code,
+            "message": message,
+            "status": status,
+            "doc_url": doc_url(self.settings.public_url, code),
+            "request_id": name,
+        }
+        return JSONResponse({"error": error}, status, headers={"X-Request-Id": name})
+
+
+def _ring(bell: Bell, bus_key: bytes, batch: Sequence[Logged]) -> None:
+    outbox.ring(bell, bus_key, batch)
+
+
+def create_app() -> Application:
+    """What uvicorn calls in each process."""
+    settings = Settings()
+    telemetry.configure(settings.log_level, settings.log_format)
+    return Application(settings)

@@ -1,0 +1,352 @@
+"""A worker: so many slots, filled from the database, woken by the bell or the clock.
+
+The database is the queue. One loop claims what is due, as many as there are free slots; each claim becomes a task that
+posts, with no connection and no transaction held meanwhile; one loop writes the results down, many at a time. What is
+under way has its lease renewed, and what a dead worker held is taken back by any other.
+
+When PostgreSQL goes away, results wait in memory and nothing new is claimed. They are written once it is back, whether
+or not their leases lasted: the token says if they still count. What was lost with the process is sent again.
+
+Any number of workers may run, none is special. Which deliveries a worker takes is decided in `claim_deliveries` and by
+what `_claim` tells it; here, only that no endpoint gets more than half of the slots, so that one which hangs leaves the
+others the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+from prometheus_client import Counter as CounterMetric
+from prometheus_client import Gauge, Histogram, start_http_server
+
+from app import telemetry
+from app.broadcast import Bell, BellStopped
+from app.database import CONFLICTS, Database
+from app.domain import deliveries
+from app.domain.addresses import AddressGuard
+from app.domain.deliveries import Claim, Job, Result
+from app.domain.outbox import DELIVERIES
+from app.errors import ServiceUnavailable
+from app.settings import Settings
+from app.vault import Vault
+from workers import delivery, sweeper
+from workers.outbound import Outbound
+
+log = structlog.get_logger(__name__)
+
+CLAIM_BATCH: Final = 100
+SETTLE_BATCH: Final = 200
+#: Results gather for so long before they are written down.
+SETTLE_WAIT: Final = 0.005
+#: Between two claims at least: long enough for several slots to come free, short beside a post.
+BUSY_WAIT: Final = 0.005
+#: After a claim that found nothing, because the bell rings for events that nobody is owed too.
+EMPTY_WAIT: Final = 0.02
+#: While what is due may not be taken: its endpoints have all the slots they get, or another worker is just taking it.
+BLOCKED_WAIT: Final = 0.05
+#: The net under the bell.
+POLL: Final = 1.0
+RENEW_EVERY: Final = timedelta(seconds=5)
+LONGEST_PAUSE: Final = 2.0
+#: A drain: what is under way gets so long, and its results so long to be written down.
+FINISH_WITHIN: Final = 12.0
+SETTLE_WITHIN: Final = 2.0
+
+ATTEMPTS = CounterMetric(
+    "punchconnect_webhook_attempts", "Attempts by outcome.", ["outcome"], registry=telemetry.REGISTRY
+)
+CLAIM_SECONDS = Histogram("punchconnect_webhook_claim_seconds", "One claim.", registry=telemetry.REGISTRY)
+SETTLE_SECONDS = Histogram("punchconnect_webhook_settle_seconds", "One settled batch.", registry=telemetry.REGISTRY)
+IN_FLIGHT = Gauge("punchconnect_webhook_in_flight", "Posts under way.", registry=telemetry.REGISTRY)
+
+
+class Worker:
+    """Delivers until it is told to stop. Owns none of what it is given."""
+
+    def __init__(
+        self,
+        db: Database,
+        door: Outbound,
+        vault: Vault,
+        settings: Settings,
+        bell: Bell | None = None,
+        *,
+        concurrency: int = 50,
+    ) -> None:
+        self._db, self._door, self._vault, self._bell = db, door, vault, bell
+        self._delays = settings.retry_delays
+        self._lease = timedelta(seconds=settings.webhook_lease_seconds)
+        self._concurrency = concurrency
+        self._most_per_endpoint = max(1, concurrency // 2)
+        self._posts: dict[asyncio.Task[None], Claim] = {}
+        self._busy: Counter[UUID] = Counter()  # posts by endpoint
+        self._results: dict[UUID, Result] = {}  # by delivery, oldest first; not written down yet
+        self._has_results = asyncio.Event()
+        self._all_settled = asyncio.Event()
+        self._all_settled.set()
+        self._rung = asyncio.Event()
+        self._away = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until `stop` is set; then finish what is under way, give back the rest and return."""
+        helpers = [
+            asyncio.create_task(work, name=f"worker-{name}")
+            for name, work in {
+                "settle": self._settle_always(),
+                "renew": sweeper.every(RENEW_EVERY, self._renew, "renew"),
+                "reap": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.reap, self._db), "reap"),
+                "sweep": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.sweep, self._db), "sweep"),
+                "listen": self._listen(),
+                "stop": self._wake_on(stop),
+            }.items()
+        ]
+        log.info("worker_started", concurrency=self._concurrency)
+        try:
+            await self._claim_until(stop)
+            await self._drain()
+        finally:
+            await _cancel([*self._posts, *helpers])
+            log.info("worker_stopped", unsettled=len(self._results))
+
+    # Claiming.
+
+    async def _claim_until(self, stop: asyncio.Event) -> None:
+        failures = 0
+        while not stop.is_set():
+            self._rung.clear()
+            try:
+                pause = await self._fill(stop)
+                failures = 0
+                self._seen(away=False)
+            except ServiceUnavailable:
+                self._seen(away=True)
+                failures += 1
+                pause = _back_off(failures)
+            except Exception:
+                log.exception("webhook_claim_failed")
+                failures += 1
+                pause = _back_off(failures)
+            if pause and not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._rung.wait()
+
+    async def _fill(self, stop: asyncio.Event) -> float:
+        """Claim for the free slots and start posting. How long to rest before the next time, unless the bell rings."""
+        wanted = min(self._concurrency - len(self._posts), CLAIM_BATCH)
+        if wanted <= 0 or len(self._results) >= SETTLE_BATCH:
+            await asyncio.sleep(BUSY_WAIT)  # deaf: no bell makes a slot
+            return 0
+        begun = time.monotonic()
+        claims = await self._claim(wanted)
+        if claims:
+            await self._start(claims, begun, stop)
+        await asyncio.sleep(BUSY_WAIT if claims else EMPTY_WAIT)
+        if len(claims) == wanted:
+            return 0
+        async with self._db.across("work") as connection:
+            due = await deliveries.next_due(connection)
+        if due is None or due > timedelta(seconds=POLL):
+            return POLL
+        if due > timedelta(0):
+            return due.total_seconds()
+        if not claims:
+            await asyncio.sleep(BLOCKED_WAIT)
+        return 0
+
+    async def _claim(self, n: int) -> list[Claim]:
+        started = time.perf_counter()
+        async with self._db.across("work") as connection:
+            claims = await deliveries.claim(connection, n, self._lease, most=self._most_per_endpoint, busy=self._busy)
+        CLAIM_SECONDS.observe(time.perf_counter() - started)
+        return claims
+
+    async def _start(self, claims: Sequence[Claim], begun: float, stop: asyncio.Event) -> None:
+        """Load what was claimed at `begun`, and post. If that fails, the leases run out and it is claimed again."""
+        async with self._db.across("work", _tenants(claims)) as connection:
+            jobs = await deliveries.load(connection, claims)
+        # A process that stood still has lost them by now, and another may be posting them.
+        if time.monotonic() - begun > self._lease.total_seconds() / 2:
+            return
+        if stop.is_set():
+            await self._release([job.claim for job in jobs])
+            return
+        for job in jobs:
+            self._busy[job.endpoint_id] += 1
+            task = asyncio.create_task(self._post(job))
+            self._posts[task] = job.claim
+            task.add_done_callback(partial(self._posted, job))
+        IN_FLIGHT.set(len(self._posts))
+
+    # Posting.
+
+    async def _post(self, job: Job) -> None:
+        result = await delivery.attempt(job, self._door, self._vault, self._delays)
+        self._results[job.claim.id] = result
+        self._all_settled.clear()
+        self._has_results.set()
+
+    def _posted(self, job: Job, task: asyncio.Task[None]) -> None:
+        del self._posts[task]
+        IN_FLIGHT.set(len(self._posts))
+        self._busy[job.endpoint_id] -= 1
+        if not self._busy[job.endpoint_id]:
+            del self._busy[job.endpoint_id]
+
+    # Writing down.
+
+    async def _settle_always(self) -> None:
+        failures = 0
+        while True:
+            await self._has_results.wait()
+            await asyncio.sleep(_back_off(failures) if failures else SETTLE_WAIT)
+            try:
+                await self._settle(list(islice(self._results.values(), SETTLE_BATCH)))
+                failures = 0
+            except ServiceUnavailable:
+                self._seen(away=True)
+                failures += 1
+            except Exception:
+                log.exception("webhook_settle_failed", results=len(self._results))
+                failures += 1
+            if not self._results:
+                self._has_results.clear()
+                self._all_settled.set()
+
+    async def _settle(self, results: Sequence[Result]) -> None:
+        started = time.perf_counter()
+        try:
+            async with self._db.across("work", _tenants(result.claim for result in results)) as connection:
+                settled = await deliveries.settle(connection, results)
+        except CONFLICTS as exc:
+            raise ServiceUnavailable("Another transaction was in the way.") from exc
+        except asyncpg.PostgresError:
+            if len(results) > 1:
+                for result in results:
+                    await self._settle([result])
+                return
+            log.exception("webhook_result_refused", delivery=str(results[0].claim.id))
+            settled = set()
+        SETTLE_SECONDS.observe(time.perf_counter() - started)
+        for result in results:
+            del self._results[result.claim.id]
+            ATTEMPTS.labels(result.status.lower() if result.claim.id in settled else "stale").inc()
+
+    async def _renew(self) -> None:
+        held = [*self._posts.values(), *(result.claim for result in self._results.values())]
+        if held:
+            async with self._db.across("work", _tenants(held)) as connection:
+                await deliveries.renew(connection, held, self._lease)
+
+    async def _release(self, claims: Sequence[Claim]) -> None:
+        if claims:
+            async with self._db.across("work", _tenants(claims)) as connection:
+                await deliveries.release(connection, claims)
+
+    # Waking and stopping.
+
+    async def _listen(self) -> None:
+        """Without a bell, and should it break, the poll does."""
+        if self._bell is None:
+            return
+        with contextlib.suppress(BellStopped):
+            async with self._bell.listen(DELIVERIES) as listener:
+                while True:
+                    await listener.heard()
+                    self._rung.set()
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._rung.set()
+
+    async def _drain(self) -> None:
+        log.info("worker_draining", in_flight=len(self._posts), unsettled=len(self._results))
+        if self._posts:
+            await asyncio.wait(self._posts, timeout=FINISH_WITHIN)
+        late = dict(self._posts)
+        await _cancel(late)
+        with contextlib.suppress(TimeoutError, ServiceUnavailable):
+            async with asyncio.timeout(SETTLE_WITHIN):
+                await self._release([claim for claim in late.values() if claim.id not in self._results])
+                await self._all_settled.wait()
+
+    def _seen(self, *, away: bool) -> None:
+        """One line when the database goes and one when it comes back."""
+        if away != self._away:
+            self._away = away
+            log.warning("database_away" if away else "database_back", unsettled=len(self._results))
+
+
+async def work(
+    settings: Settings,
+    *,
+    concurrency: int = 50,
+    metrics_port: int | None = None,
+    metrics_host: str = "127.0.0.1",
+    stop: asyncio.Event | None = None,
+) -> None:
+    """One worker, from settings, until SIGTERM or SIGINT, or until `stop` is set where the caller minds the signals.
+
+    Whatever is away at the start is waited for. Raises OSError when the metrics' port is taken.
+    """
+    if stop is None:
+        stop = asyncio.Event()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    vault = Vault(settings.secret_key.get_secret_value())
+    async with AsyncExitStack() as stack:
+        if metrics_port is not None:
+            server, thread = start_http_server(metrics_port, metrics_host, registry=telemetry.REGISTRY)
+            stack.callback(thread.join, 5)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+        db = Database(
+            settings.database_url.get_secret_value(),
+            pool=settings.database_pool,
+            statement_cache=settings.statement_cache,
+            statement_timeout=settings.database_timeout_seconds,
+        )
+        await db.start()
+        stack.push_async_callback(db.stop)
+        bell: Bell | None = None
+        if settings.redis_url is not None:
+            bell = Bell(settings.redis_url.get_secret_value())
+            await bell.start()
+            stack.push_async_callback(bell.stop)
+        door = await stack.enter_async_context(
+            Outbound(
+                AddressGuard(settings.webhook_allow_networks),
+                timeout=timedelta(seconds=settings.webhook_timeout_seconds),
+                connections=concurrency,
+            )
+        )
+        await Worker(db, door, vault, settings, bell, concurrency=concurrency).run(stop)
+
+
+def _tenants(claims: Iterable[Claim]) -> list[UUID]:
+    return list({claim.tenant_id for claim in claims})
+
+
+def _back_off(failures: int) -> float:
+    return min(0.1 * 2.0 ** min(failures, 10), LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,70 @@
+"""What is done now and then, by every worker alike: dead leases, and rows that are no longer needed.
+
+Two workers that do it at once do it once: each takes what the other has not locked, or finds nothing left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final, NoReturn
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from app import telemetry
+from app.database import Database
+from app.domain import deliveries, idempotency
+from app.errors import ServiceUnavailable
+
+log = structlog.get_logger(__name__)
+
+REAP_EVERY: Final = timedelta(seconds=5)
+SWEEP_EVERY: Final = timedelta(minutes=1)
+BATCH: Final = 1000
+
+LOST_LEASES = Counter(
+    "punchconnect_webhook_lost_leases", "Deliveries taken back from workers that died.", registry=telemetry.REGISTRY
+)
+OLDEST_DUE = Gauge(
+    "punchconnect_webhook_oldest_due_seconds", "How late the most overdue delivery is.", registry=telemetry.REGISTRY
+)
+
+
+async def every(period: timedelta, act: Callable[[], Awaitable[object]], name: str) -> NoReturn:
+    """Do it once per period, more or less, whatever happens. Its failures are logged, the database's absence is not."""
+    while True:
+        await asyncio.sleep(period.total_seconds() * random.uniform(0.9, 1.1))  # noqa: S311
+        try:
+            await act()
+        except ServiceUnavailable:
+            pass  # it keeps until next time, and the pool says that the database is away
+        except Exception:
+            log.exception("worker_chore_failed", chore=name)
+
+
+async def reap(db: Database) -> int:
+    """Take back what dead workers held, all of it; how many deliveries. Measures how late we are, too."""
+    total, freed = 0, BATCH
+    while freed == BATCH:
+        async with db.across("work") as connection:
+            freed = await deliveries.reap(connection, BATCH)
+            due = await deliveries.next_due(connection)
+        total += freed
+    OLDEST_DUE.set(0 if due is None else max(0.0, -due.total_seconds()))
+    if total:
+        LOST_LEASES.inc(total)
+        log.warning("webhook_leases_lost", deliveries=total)
+    return total
+
+
+async def sweep(db: Database) -> int:
+    """Forget the outcomes of mutations that nobody may ask for any more; how many."""
+    total, gone = 0, BATCH
+    while gone == BATCH:
+        async with db.across("operate") as connection:
+            gone = await idempotency.forget(connection, BATCH)
+        total += gone
+    return total
