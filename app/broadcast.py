@@ -186,9 +186,11 @@ class SupervisedRedisBackend(Backend):
     def __init__(self, url: str) -> None:
         super().__init__()
         # Said in full and after the URL's own options: the library's defaults change, and options in a URL would win.
+        # Each exchange has a deadline of ours in place of `socket_timeout`, whose asyncio.wait_for can swallow a
+        # cancellation before Python 3.12.
         self._options: dict[str, Any] = {
             **parse_url(url),
-            "socket_timeout": ATTEMPT,
+            "socket_timeout": None,
             "socket_connect_timeout": ATTEMPT,
             "health_check_interval": 0,
             "retry": None,
@@ -233,6 +235,7 @@ class SupervisedRedisBackend(Backend):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
         self.dropped += len(self._rings)
         self._rings.clear()
 
@@ -286,9 +289,9 @@ class SupervisedRedisBackend(Backend):
         self._changed |= self._wanted
         await self._adjust(connection, subscribed)
         # Last, so that its confirmation speaks for all the others.
-        await connection.send_command("SUBSCRIBE", KEEP_ALIVE)
+        await _send(connection, "SUBSCRIBE", KEEP_ALIVE)
         asked = time.monotonic()
-        await connection.send_command("PING")
+        await _send(connection, "PING")
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PING_EVERY / 2):
@@ -301,7 +304,7 @@ class SupervisedRedisBackend(Backend):
             if self._last_heard >= asked:
                 if waited >= PING_EVERY:
                     asked = time.monotonic()
-                    await connection.send_command("PING")
+                    await _send(connection, "PING")
             elif waited >= SILENCE:
                 # Had it been us who stood still, the answer would be here and only want reading.
                 await asyncio.sleep(0.05)
@@ -317,7 +320,7 @@ class SupervisedRedisBackend(Backend):
         subscribed.difference_update(gone)
         for command, channels in (("SUBSCRIBE", come), ("UNSUBSCRIBE", gone)):
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
-                await connection.send_command(command, *channels[start : start + CHANNELS_AT_ONCE])
+                await _send(connection, command, *channels[start : start + CHANNELS_AT_ONCE])
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
@@ -549,6 +552,12 @@ async def _open(connection: AbstractConnection) -> None:
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("PING")
         await connection.read_response()
+
+
+async def _send(connection: AbstractConnection, *command: str) -> None:
+    """Send without waiting for an answer. A server that stopped reading makes this a TimeoutError."""
+    async with asyncio.timeout(ATTEMPT):
+        await connection.send_command(*command)
 
 
 async def _abort(connection: AbstractConnection) -> None:

@@ -221,7 +221,9 @@ def _cursors(here: Installation) -> Any:
 
 
 def _child_settings(here: Installation) -> Settings:
-    return Settings(**{name.removeprefix("PUNCHCONNECT_").lower(): value for name, value in _environment(here).items()})
+    return Settings.model_validate(
+        {name.removeprefix("PUNCHCONNECT_").lower(): value for name, value in _environment(here).items()}
+    )
 
 
 def _environment(here: Installation) -> dict[str, str]:

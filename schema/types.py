@@ -1,15 +1,14 @@
 """What goes out: the contract's types over the domain's rows.
 
 Most fields are plain attributes, filled once by `of`, because a computed field costs many times as much. What leads to
-another row is a method that goes through a loader. A field that crosses into another scope asks for it.
+another row is a method that goes through a loader. A field that crosses into another scope asks for it by itself, so
+that a key sees what its scopes open and nothing besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from enum import Enum
-from typing import Annotated, Any, NewType, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import orjson
@@ -20,19 +19,644 @@ from strawberry.scalars import JSON
 from app import ids
 from app.domain import deliveries, devices, employees, endpoints, enrollments, keys, punches, records, sites, tenants
 from app.domain.deliveries import DeliveryStatus
-from app.domain.devices import DeviceConnectionState, DeviceStatus
+from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
 from app.domain.employees import EmployeePrivilege
 from app.domain.endpoints import EndpointStatus
-from app.domain.feed import FeedStart
-from app.domain.punches import PunchDirection, VerifyMode
 from app.domain.tables import now
 from app.domain.tenants import Plan
+from app.paging import Asked
+from protocol.adms.codes import Direction, VerifyMode
 from schema.connections import After, Before, Connection, First, Last, ask, connect
 from schema.context import Context, Info
 from schema.fields import resolved
+from schema.inputs import PunchFilter, PunchOrder, WebhookDeliveryFilter
+from schema.values import LocalDateTime
 
-if True:  # the filters and orders stand in a file of their own
-    from schema import inputs
+T = TypeVar("T")
 
-#: A wall-clock reading: a datetime without zone.
-LocalDateTime = NewType("LocalDateTime", datetime)
+
+@strawberry.interface(description="Anything with an id of its own, to be had by `node`.")
+class Node:
+    """Implemented by what `queries.NODES` finds."""
+
+    id: ID = strawberry.field(description="Opaque, and the same in webhooks and logs.")
+
+
+# ── the tenant ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@strawberry.type(description="An amount of money.")
+class Money:
+    """As the operator wrote it."""
+
+    amount: str = strawberry.field(description="A decimal number.")
+    currency: str = strawberry.field(description="ISO 4217 code.")
+
+
+@strawberry.type(description="Where a tenant's terminals are pointed.")
+class Enrollment:
+    """Whoever knows it may knock."""
+
+    host: str | None = strawberry.field(
+        description="Full host name, for terminals that take a domain name; null where the operator set no device "
+        "domain."
+    )
+    url: str = strawberry.field(
+        description="For terminals and test clients that take a URL: <base>/d/<token>; iclock paths follow."
+    )
+
+    @classmethod
+    def of(cls, addresses: enrollments.Addresses) -> Enrollment:
+        """As people type it."""
+        return cls(host=addresses.host, url=addresses.url)
+
+
+@strawberry.type(description="A customer: everything else belongs to one.")
+class Tenant(Node):
+    """Only ever the caller's own."""
+
+    id: ID = strawberry.field(description="ten_…")
+    name: str = strawberry.field(description="What the customer is called.")
+    plan: Plan = strawberry.field(description="Where the tenant stands.")
+    trial_ends_at: datetime | None = strawberry.field(
+        description="End of the seven-day trial; null once the plan is paid."
+    )
+    created_at: datetime = strawberry.field(description="When it began.")
+
+    @resolved("How many devices there are, in whatever state.")
+    async def device_count(self, info: Info) -> int:
+        """Retired ones too."""
+        context = info.context
+        async with context.db.read(context.actor.tenant_id) as session:
+            return await devices.count(session, context.actor.tenant_id, online_since(context))
+
+    @resolved("Where this tenant's terminals are pointed. Needs devices:write: it lets a terminal in.")
+    async def enrollment(self, info: Info) -> Enrollment | None:
+        """The latest address."""
+        context = info.context
+        actor = context.actor.may("devices:write")
+        async with context.db.read(actor.tenant_id) as session:
+            found = await enrollments.addresses(session, actor.tenant_id, context.vault, context.settings)
+        return Enrollment.of(found) if found else None
+
+    @resolved("What the plan costs per device, as the operator set it.")
+    def price_per_device(self, info: Info) -> Money | None:
+        """From the settings."""
+        amount, _, currency = info.context.settings.price_per_device.strip().partition(" ")
+        return Money(amount=amount, currency=currency.strip()) if amount and currency else None
+
+    @classmethod
+    def of(cls, row: tenants.Tenant) -> Tenant:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("ten", row.id)),
+            name=row.name,
+            plan=Plan(row.plan),
+            trial_ends_at=row.trial_ends_at,
+            created_at=row.created_at,
+        )
+
+
+@strawberry.type(description="What may call us, and for what.")
+class ApiKey(Node):
+    """Never its secret."""
+
+    id: ID = strawberry.field(description="key_…")
+    name: str = strawberry.field(description="What it is for.")
+    prefix: str = strawberry.field(description="First characters, to recognise it by.")
+    scopes: list[str] = strawberry.field(description="What it opens, e.g. punches:read.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    last_used_at: datetime | None = strawberry.field(description="When it was last used, to within half a minute.")
+    expires_at: datetime | None = strawberry.field(description="When it stops working; null for never.")
+    revoked_at: datetime | None = strawberry.field(description="When it was revoked, if it was.")
+
+    @classmethod
+    def of(cls, row: keys.ApiKey) -> ApiKey:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("key", row.id)),
+            name=row.name,
+            prefix=row.prefix,
+            scopes=list(row.scopes),
+            created_at=row.created_at,
+            last_used_at=row.last_used_at,
+            expires_at=row.expires_at,
+            revoked_at=row.revoked_at,
+        )
+
+
+@strawberry.type(description="Who is calling.")
+class Viewer:
+    """Open to every key."""
+
+    @resolved("The tenant that the key belongs to.")
+    async def tenant(self, info: Info) -> Tenant:
+        """The caller's own."""
+        context = info.context
+        async with context.db.read(context.actor.tenant_id) as session:
+            return Tenant.of(await tenants.get(session, context.actor.tenant_id))
+
+    @resolved("The key that is calling.")
+    async def api_key(self, info: Info) -> ApiKey:
+        """The caller's own."""
+        actor = info.context.actor
+        found = await info.context.loaders.keys.load(actor.key_id)
+        if found is None:
+            raise keys.ApiKeyNotFound(actor.key_id)
+        return ApiKey.of(found)
+
+
+# ── devices ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@strawberry.type(description="A place where devices hang.")
+class Site(Node):
+    """It lends its zone to devices that have none of their own."""
+
+    id: ID = strawberry.field(description="sit_…")
+    name: str = strawberry.field(description="What the place is called.")
+    time_zone: str = strawberry.field(
+        description="IANA name, inherited by the site's devices unless they set their own."
+    )
+    created_at: datetime = strawberry.field(description="When it was entered here.")
+    key: strawberry.Private[UUID]
+
+    @resolved("The devices of this site, the oldest first.")
+    async def devices(
+        self, info: Info, *, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[Device]:
+        """Open to whoever sees the site."""
+        context = info.context
+        context.actor.may("devices:read")
+        order = devices.BY_CREATED_AT.up
+        asked = ask(context, f"site.devices {self.id}", order, devices.EVERY, (first, after, last, before))
+        page = await context.loaders.devices_of_sites.load((self.key, asked))
+        return connect(context, asked, page, Device.of)
+
+    @classmethod
+    def of(cls, row: sites.Site) -> Site:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("sit", row.id)),
+            name=row.name,
+            time_zone=row.time_zone,
+            created_at=row.created_at,
+            key=row.id,
+        )
+
+
+@strawberry.type(description="A record that could not be understood, kept as it came.")
+class RejectedRecord(Node):
+    """It was acknowledged all the same: it must not block the queue behind it."""
+
+    id: ID = strawberry.field(description="rej_…")
+    received_at: datetime = strawberry.field(description="When it arrived.")
+    table: str | None = strawberry.field(description="The terminal's name for the kind of record.")
+    reason: str = strawberry.field(description="Why it could not be understood.")
+    raw: str = strawberry.field(description="The record as the terminal sent it.")
+
+    @classmethod
+    def of(cls, row: records.RejectedRecord) -> RejectedRecord:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("rej", row.id)),
+            received_at=row.received_at,
+            table=row.table_name,
+            reason=row.reason,
+            raw=legible(row.raw),
+        )
+
+
+@strawberry.type(description="A terminal.")
+class Device(Node):
+    """Open to devices:read; on a punch, also to punches:read, but then without what leads further."""
+
+    id: ID = strawberry.field(description="dev_…")
+    serial_number: str = strawberry.field(description="As the maker printed it; unique in the tenant while in use.")
+    name: str = strawberry.field(description="What you call it.")
+    status: DeviceStatus = strawberry.field(description="Whether it belongs here.")
+    last_seen_at: datetime | None = strawberry.field(description="When it last called.")
+    model: str | None = strawberry.field(description="As it reports itself.")
+    firmware_version: str | None = strawberry.field(description="As it reports itself.")
+    push_version: str | None = strawberry.field(description="The version of the protocol that it speaks.")
+    dialect: DeviceDialect | None = strawberry.field(description="Which of the two protocols it speaks.")
+    clock_skew_ms: int | None = strawberry.field(
+        description="Device clock minus server clock at the last contact that let us measure it."
+    )
+    reported_user_count: int | None = strawberry.field(description="Users that the terminal last reported.")
+    reported_punch_count: int | None = strawberry.field(description="Punches that the terminal last reported.")
+    flags: list[str] = strawberry.field(
+        description="What an operator should look at: clock_drift, two_sources, unknown_users, rejected_records, "
+        "count_mismatch, reset_detected."
+    )
+    created_at: datetime = strawberry.field(description="When it was first registered or seen.")
+    updated_at: datetime = strawberry.field(description="When it was last changed.")
+    key: strawberry.Private[UUID]
+    site_key: strawberry.Private[UUID | None]
+    own_time_zone: strawberry.Private[str | None]
+
+    @resolved("Where it hangs. Needs devices:read.")
+    async def site(self, info: Info) -> Site | None:
+        """None when it has no site."""
+        info.context.actor.may("devices:read")
+        if self.site_key is None:
+            return None
+        found = await info.context.loaders.sites.load(self.site_key)
+        return Site.of(found) if found else None
+
+    @resolved(
+        "IANA name, its own or its site's. Null only while PENDING. A change applies to punches that arrive after it."
+    )
+    async def time_zone(self, info: Info) -> str | None:
+        """Its own goes first."""
+        if self.own_time_zone is not None or self.site_key is None:
+            return self.own_time_zone
+        found = await info.context.loaders.sites.load(self.site_key)
+        return found.time_zone if found else None
+
+    @resolved("Whether it is in touch.")
+    def connection(self, info: Info) -> DeviceConnectionState:
+        """As of now."""
+        return devices.connection_state(self.last_seen_at, now(), _delay(info.context))
+
+    @resolved("Punches stored here from this device.")
+    async def stored_punch_count(self, info: Info) -> int:
+        """Counted for a whole page at once."""
+        return await info.context.loaders.punch_counts.load(self.key) or 0
+
+    @resolved("Records that could not be understood, kept as they came; the newest first. Needs devices:read.")
+    async def rejected_records(
+        self, info: Info, *, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[RejectedRecord]:
+        """By id, which sorts by time."""
+        context = info.context
+        context.actor.may("devices:read")
+        window = (first, after, last, before)
+        asked: Asked[None] = ask(context, f"device.rejectedRecords {self.id}", records.BY_ID.down, None, window)
+        page = await context.loaders.rejected_of_devices.load((self.key, asked))
+        return connect(context, asked, page, RejectedRecord.of)
+
+    @resolved("Punches of this device; the newest first unless ordered otherwise. Needs punches:read.")
+    async def punches(
+        self,
+        info: Info,
+        *,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: PunchFilter | None = UNSET,
+        order_by: PunchOrder | None = UNSET,
+    ) -> Connection[Punch]:
+        """One statement for a whole page of devices."""
+        context = info.context
+        context.actor.may("punches:read")
+        asked = ask_punches(context, f"device.punches {self.id}", filter, order_by, (first, after, last, before))
+        page = await context.loaders.punches_of_devices.load((self.key, asked))
+        return connect(context, asked, page, Punch.of)
+
+    @classmethod
+    def of(cls, row: devices.Device) -> Device:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("dev", row.id)),
+            serial_number=row.serial_number,
+            name=row.name,
+            status=DeviceStatus(row.status),
+            last_seen_at=row.last_seen_at,
+            model=row.model,
+            firmware_version=row.firmware_version,
+            push_version=row.push_version,
+            dialect=DeviceDialect(row.dialect) if row.dialect else None,
+            clock_skew_ms=row.clock_skew_ms,
+            reported_user_count=row.reported_user_count,
+            reported_punch_count=row.reported_punch_count,
+            flags=list(row.flags),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            key=row.id,
+            site_key=row.site_id,
+            own_time_zone=row.time_zone,
+        )
+
+
+# ── people and punches ───────────────────────────────────────────────────────────────────────────────
+
+
+@strawberry.type(description="A person whom terminals know by a PIN.")
+class Employee(Node):
+    """Open to employees:read; on a punch, also to punches:read."""
+
+    id: ID = strawberry.field(description="emp_…")
+    pin: str = strawberry.field(
+        description="The number by which terminals know this person; text, leading zeros kept; unique in the tenant."
+    )
+    name: str | None = strawberry.field(description="What they are called.")
+    external_id: str | None = strawberry.field(description="The caller's own key for this person.")
+    privilege: EmployeePrivilege = strawberry.field(description="What they may do at a terminal.")
+    created_at: datetime = strawberry.field(description="When they were entered here.")
+    updated_at: datetime = strawberry.field(description="When they were last changed.")
+    card: strawberry.Private[str | None]
+
+    @resolved("The number on their card. Needs employees:read.")
+    def card_number(self, info: Info) -> str | None:
+        """A card number opens doors, so the name on a punch does not bring it along."""
+        info.context.actor.may("employees:read")
+        return self.card
+
+    @resolved("Punches with this PIN; the newest first unless ordered otherwise. Needs punches:read.")
+    async def punches(
+        self,
+        info: Info,
+        *,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: PunchFilter | None = UNSET,
+        order_by: PunchOrder | None = UNSET,
+    ) -> Connection[Punch]:
+        """One statement for a whole page of people."""
+        context = info.context
+        context.actor.may("punches:read")
+        asked = ask_punches(context, f"employee.punches {self.id}", filter, order_by, (first, after, last, before))
+        page = await context.loaders.punches_of_pins.load((self.pin, asked))
+        return connect(context, asked, page, Punch.of)
+
+    @classmethod
+    def of(cls, row: employees.Employee) -> Employee:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("emp", row.id)),
+            pin=row.pin,
+            name=row.name,
+            external_id=row.external_id,
+            privilege=EmployeePrivilege(row.privilege),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            card=row.card_number,
+        )
+
+
+@strawberry.type(description="One record of a terminal: somebody was there at that time.")
+class Punch(Node):
+    """Everything about it is opened by punches:read."""
+
+    id: ID = strawberry.field(description="pun_…")
+    pin: str = strawberry.field(description="The number that was entered or recognised; text, leading zeros kept.")
+    punched_at: datetime = strawberry.field(description="The instant: localTime read in timeZone.")
+    local_time: LocalDateTime = strawberry.field(description="What the terminal's clock showed.")
+    time_zone: str = strawberry.field(description="IANA name of the zone in which localTime was read.")
+    received_at: datetime = strawberry.field(description="When it arrived here.")
+    direction: Direction = strawberry.field(description="What it means.")
+    state_code: int | None = strawberry.field(
+        description="The terminal's own number for the punch state; 255 is normal on some models; null when it sent "
+        "none."
+    )
+    verify_mode: VerifyMode = strawberry.field(description="How the person proved who they are.")
+    verify_code: int | None = strawberry.field(
+        description="The terminal's own number for how it verified; null when it sent none."
+    )
+    work_code: str | None = strawberry.field(description="What the person typed in as the kind of work.")
+    temperature_celsius: float | None = strawberry.field(
+        description="Body temperature, where it is measured."
+    )
+    mask_worn: bool | None = strawberry.field(description="Whether a mask was seen, where the terminal looks for one.")
+    buffered: bool = strawberry.field(
+        description="Arrived as part of a backlog (received more than two minutes after it was made)."
+    )
+    flags: list[str] = strawberry.field(
+        description="What makes it doubtful: clock_drift, impossible_time, two_sources. Stored and delivered all the "
+        "same."
+    )
+    key: strawberry.Private[UUID]
+    device_key: strawberry.Private[UUID]
+    line: strawberry.Private[bytes | None]
+
+    @resolved("The terminal.")
+    async def device(self, info: Info) -> Device:
+        """Devices are never deleted, so it is there."""
+        found = await info.context.loaders.devices.load(self.device_key)
+        if found is None:
+            raise devices.DeviceNotFound(self.device_key)
+        return Device.of(found)
+
+    @resolved("Null while no employee has this PIN; attached when one is created.")
+    async def employee(self, info: Info) -> Employee | None:
+        """Whoever has the PIN now."""
+        found = await info.context.loaders.employees_by_pin.load(self.pin)
+        return Employee.of(found) if found else None
+
+    @resolved("The record as the terminal sent it.")
+    async def raw(self, info: Info) -> str:
+        """Feeds carry no raw lines, so theirs are fetched when asked for."""
+        line = self.line if self.line is not None else await info.context.loaders.raw_punches.load(self.key)
+        return legible(line or b"")
+
+    @classmethod
+    def of(cls, view: punches.PunchView) -> Punch:
+        """From the table or from a feed."""
+        return cls(
+            id=ID(ids.show("pun", view.id)),
+            pin=view.pin,
+            punched_at=view.punched_at,
+            local_time=LocalDateTime(view.local_time),
+            time_zone=view.time_zone,
+            received_at=view.received_at,
+            direction=view.direction,
+            state_code=view.state_code,
+            verify_mode=view.verify_mode,
+            verify_code=view.verify_code,
+            work_code=view.work_code,
+            temperature_celsius=view.temperature_celsius,
+            mask_worn=view.mask_worn,
+            buffered=view.buffered,
+            flags=list(view.flags),
+            key=view.id,
+            device_key=view.device_id,
+            line=view.raw,
+        )
+
+
+@strawberry.type(
+    description="A slice of the tenant's feed, in commit order. Positions number everything that happens in the "
+    "tenant; a punch feed skips what is not a punch or does not match its filter. `previousCursor` equals the cursor "
+    "of the batch before it, and of the first batch the `after` that was asked for (null without): if it does not, "
+    "resubscribe with your last cursor. Process, store `cursor`, go on. An employee attached later does not send a "
+    "punch again."
+)
+class PunchBatch:
+    """The same for pull and push."""
+
+    cursor: str = strawberry.field(description="Everything up to here has been seen: store it, and go on from it.")
+    previous_cursor: str | None = strawberry.field(description="Where this batch begins.")
+    punches: list[Punch] = strawberry.field(description="In commit order; may be empty.")
+    caught_up: bool = strawberry.field(description="True when nothing newer existed at this moment.")
+    head_lag: int = strawberry.field(description="How many feed positions are still ahead.")
+
+
+# ── webhooks ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@strawberry.type(description="A receiver of webhooks.")
+class WebhookEndpoint(Node):
+    """Never its secrets."""
+
+    id: ID = strawberry.field(description="whk_…")
+    url: str = strawberry.field(description="Where deliveries are posted.")
+    description: str | None = strawberry.field(description="Your own note.")
+    status: EndpointStatus = strawberry.field(description="Whether it is sent to.")
+    event_types: list[str] = strawberry.field(description="Which events it gets. Empty means every type.")
+    disabled_reason: str | None = strawberry.field(description="Why the endpoint was disabled, if it was.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(description="When it was last changed.")
+    key: strawberry.Private[UUID]
+
+    @resolved("What is or was owed to this endpoint; the newest first.")
+    async def deliveries(
+        self,
+        info: Info,
+        *,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WebhookDeliveryFilter | None = UNSET,
+    ) -> Connection[WebhookDelivery]:
+        """One statement for a whole page of endpoints."""
+        context = info.context
+        context.actor.may("webhooks:read")
+        wanted = filter.wanted() if filter else deliveries.EVERY
+        window = (first, after, last, before)
+        asked = ask(context, f"endpoint.deliveries {self.id}", deliveries.BY_ID.down, wanted, window)
+        page = await context.loaders.deliveries_of_endpoints.load((self.key, asked))
+        return connect(context, asked, page, WebhookDelivery.of)
+
+    @classmethod
+    def of(cls, row: endpoints.Endpoint) -> WebhookEndpoint:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("whk", row.id)),
+            url=row.url,
+            description=row.description,
+            status=EndpointStatus(row.status),
+            event_types=list(row.event_types),
+            disabled_reason=row.disabled_reason,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            key=row.id,
+        )
+
+
+@strawberry.type(description="One HTTP try.")
+class WebhookAttempt:
+    """As it went."""
+
+    number: int = strawberry.field(description="From 1; what X-PunchConnect-Attempt said.")
+    started_at: datetime = strawberry.field(description="When it began.")
+    duration_ms: int = strawberry.field(description="How long it took, in milliseconds.")
+    status_code: int | None = strawberry.field(description="The HTTP status, when there was an answer.")
+    error: str | None = strawberry.field(
+        description="Error class when there was no usable answer: timeout, connect, dns, tls, forbidden_address, "
+        "redirect, protocol."
+    )
+    response_body: str | None = strawberry.field(description="At most 4 KiB of it.")
+
+    @classmethod
+    def of(cls, row: deliveries.Attempt) -> WebhookAttempt:
+        """From its row."""
+        return cls(
+            number=row.number,
+            started_at=row.started_at,
+            duration_ms=row.duration_ms,
+            status_code=row.status_code,
+            error=row.error,
+            response_body=row.response_body,
+        )
+
+
+@strawberry.type(description="One event owed to one endpoint.")
+class WebhookDelivery(Node):
+    """Its payload is the event's, byte for byte the same at every attempt."""
+
+    id: ID = strawberry.field(description="whd_…")
+    uuid: str = strawberry.field(
+        description="The value of X-PunchConnect-Delivery: the same over retries, another one for a replay."
+    )
+    event_id: ID = strawberry.field(description="evt_…; the webhook body's own id.")
+    event_type: str = strawberry.field(description="What happened, e.g. punch.created.")
+    status: DeliveryStatus = strawberry.field(description="How far it has come.")
+    attempt_count: int = strawberry.field(description="How often it was tried.")
+    next_attempt_at: datetime | None = strawberry.field(description="When it is tried next, while it waits.")
+    created_at: datetime = strawberry.field(description="When it came to be owed.")
+    completed_at: datetime | None = strawberry.field(description="When it was delivered or given up.")
+    key: strawberry.Private[UUID]
+    endpoint_key: strawberry.Private[UUID]
+    position: strawberry.Private[int]
+
+    @resolved("Null once the endpoint is deleted.")
+    async def endpoint(self, info: Info) -> WebhookEndpoint | None:
+        """Whom it is owed to."""
+        found = await info.context.loaders.endpoints.load(self.endpoint_key)
+        return WebhookEndpoint.of(found) if found else None
+
+    @resolved("The body that is sent.")
+    async def payload(self, info: Info) -> JSON:
+        """The whole envelope."""
+        body = await info.context.loaders.bodies.load(self.position)
+        return JSON(orjson.loads(body or b"null"))
+
+    @resolved("Every try so far, the first one first.")
+    async def attempts(self, info: Info) -> list[WebhookAttempt]:
+        """At most a dozen."""
+        found = await info.context.loaders.attempts.load(self.key)
+        return [WebhookAttempt.of(attempt) for attempt in found or ()]
+
+    @classmethod
+    def of(cls, row: deliveries.Delivery) -> WebhookDelivery:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("whd", row.id)),
+            uuid=str(row.id),
+            event_id=ID(ids.show("evt", row.event_id)),
+            event_type=row.event_type,
+            status=DeliveryStatus(row.status),
+            attempt_count=row.attempt_count,
+            next_attempt_at=row.due_at if row.status == DeliveryStatus.PENDING else None,
+            created_at=row.created_at,
+            completed_at=row.completed_at,
+            key=row.id,
+            endpoint_key=row.endpoint_id,
+            position=row.position,
+        )
+
+
+def ask_punches(
+    context: Context,
+    name: str,
+    filter: PunchFilter | None,
+    order_by: PunchOrder | None,
+    window: tuple[int | None, str | None, int | None, str | None],
+) -> Asked[punches.Wanted]:
+    """The arguments of a list of punches, checked; the newest first unless ordered otherwise."""
+    wanted = filter.wanted() if filter else punches.EVERY
+    return ask(context, name, order_by.order() if order_by else punches.BY_PUNCHED_AT.down, wanted, window)
+
+
+def online_since(context: Context) -> datetime:
+    """Devices last seen from then on are online."""
+    return now() - _delay(context) - devices.PATIENCE
+
+
+def legible(raw: bytes) -> str:
+    """A terminal's bytes as text. Latin-1 takes what neither of the encodings that terminals use can explain."""
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")
+
+
+def _delay(context: Context) -> timedelta:
+    return timedelta(seconds=context.settings.device_delay_seconds)

@@ -12,13 +12,13 @@ from graphql import GraphQLError
 from strawberry.types.scalar import ScalarDefinition
 
 from app.domain.deliveries import DeliveryStatus
-from app.domain.devices import DeviceConnectionState, DeviceStatus
+from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
 from app.domain.employees import EmployeePrivilege
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import timestamp
 from app.domain.feed import FeedStart
-from app.domain.punches import PunchDirection, VerifyMode
 from app.domain.tenants import Plan
+from protocol.adms.codes import Direction, VerifyMode
 
 #: A wall-clock reading: a datetime without zone.
 LocalDateTime = NewType("LocalDateTime", datetime)
@@ -135,13 +135,19 @@ _describe(
     OFFLINE="It missed its last call by more than a minute.",
 )
 _describe(
+    DeviceDialect,
+    "Which of the two protocols a terminal speaks.",
+    ATTENDANCE="Time-attendance PUSH: ATTLOG, OPERLOG.",
+    SECURITY="Access-control (security) PUSH: registry, rtlog, tabledata.",
+)
+_describe(
     EmployeePrivilege,
     "What a person may do at a terminal.",
     USER="Punch.",
     ADMIN="Punch, and open the terminal's menu.",
 )
 _describe(
-    PunchDirection,
+    Direction,
     "What a punch means.",
     name="PunchDirection",
     CHECK_IN="Came to work.",
@@ -155,7 +161,7 @@ _describe(
 _describe(
     VerifyMode,
     "How a person proved who they are.",
-    PASSWORD="By typing a password.",
+    PASSWORD="By typing a password.",  # noqa: S106
     FINGERPRINT="By a fingerprint.",
     CARD="By a card.",
     FACE="By their face.",

@@ -50,20 +50,18 @@ async def make_tenant(db: Database, name: str | None = None) -> TenantFixture:
 
 async def make_device(db: Database, tenant_id: UUID, **fields: Any) -> Device:
     """An active device on the tenant's own address, in UTC."""
-    device = Device(
-        **{
-            "tenant_id": tenant_id,
-            "id": ids.new(),
-            "serial_number": f"TEST{next(_numbers):08}",
-            "name": "Gate",
-            "time_zone": "UTC",
-            "status": DeviceStatus.ACTIVE,
-            "registered": True,
-            "bound_addresses": ["own"],
-            "created_at": datetime.now(UTC),
-        }
-        | fields
-    )
+    defaults: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "id": ids.new(),
+        "serial_number": f"TEST{next(_numbers):08}",
+        "name": "Gate",
+        "time_zone": "UTC",
+        "status": DeviceStatus.ACTIVE,
+        "registered": True,
+        "bound_addresses": ["own"],
+        "created_at": datetime.now(UTC),
+    }
+    device = Device(**defaults | fields)
     async with db.write(tenant_id) as session:
         session.add(device)
     return device
@@ -82,16 +80,14 @@ async def make_endpoint(
     """An enabled endpoint for every type of event."""
     endpoint_id = ids.new()
     sealed = [seal_secret(vault, endpoint_id, tenant_id, text) for text in (secret, previous_secret) if text]
-    endpoint = Endpoint(
-        **{
-            "tenant_id": tenant_id,
-            "id": endpoint_id,
-            "url": url,
-            "secret_sealed": sealed[0],
-            "previous_secret_sealed": sealed[1] if previous_secret else None,
-        }
-        | fields
-    )
+    defaults: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "id": endpoint_id,
+        "url": url,
+        "secret_sealed": sealed[0],
+        "previous_secret_sealed": sealed[1] if previous_secret else None,
+    }
+    endpoint = Endpoint(**defaults | fields)
     async with db.write(tenant_id) as session:
         session.add(endpoint)
     return endpoint

@@ -148,7 +148,7 @@ class Outbound:
             except TimeoutError:
                 error = "timeout"
             except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError) as exc:
-                error = _failure(exc, answered=trip.status is not None)
+                error = _failure(exc)
             finally:
                 _trip.reset(token)
             duration_ms = round((time.perf_counter() - started) * 1000)
@@ -278,7 +278,7 @@ def _cause(exc: Exception) -> BaseException:
     return exc.__cause__ if isinstance(exc, httpx.TransportError) and exc.__cause__ is not None else exc
 
 
-def _failure(exc: Exception, *, answered: bool) -> Failure:
+def _failure(exc: Exception) -> Failure:
     match _cause(exc):
         case aiohttp.ClientConnectorError(os_error=ForbiddenAddress()):
             return "forbidden_address"
@@ -287,7 +287,7 @@ def _failure(exc: Exception, *, answered: bool) -> Failure:
         case aiohttp.ClientSSLError():
             return "tls"
         case aiohttp.ClientConnectionError() | OSError():
-            return "protocol" if answered else "connect"
+            return "connect"
         case _:
             return "protocol"
 

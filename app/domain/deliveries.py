@@ -24,7 +24,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
-    ForeignKeyConstraint,
     Index,
     Select,
     select,
@@ -33,9 +32,9 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
-from app.database import Connection, Session
+from app.database import Connection, Session, driver
 from app.domain.tables import build, columns, instant, tenant_key, within_tenant
-from app.errors import AppError
+from app.errors import AppError, InvalidInput
 
 
 class DeliveryStatus(StrEnum):
@@ -49,12 +48,14 @@ class DeliveryStatus(StrEnum):
 
 
 class Delivery(SQLModel, table=True):
-    """The id is what receivers see in X-PunchConnect-Delivery."""
+    """The id is what receivers see in X-PunchConnect-Delivery.
+
+    No reference to the event: the only statement that makes deliveries makes them out of the events it inserts.
+    """
 
     __tablename__: ClassVar[str] = "webhook_deliveries"
     __table_args__ = (
         within_tenant("endpoint_id", "webhook_endpoints"),
-        ForeignKeyConstraint(["tenant_id", "position"], ["events.tenant_id", "events.position"]),
         CheckConstraint("status IN ('PENDING', 'SENDING', 'DELIVERED', 'EXHAUSTED', 'CANCELLED')", name="status"),
         Index("ix_webhook_deliveries_due", "due_at", postgresql_where=text("status = 'PENDING'")),
         Index("ix_webhook_deliveries_leased", "lease_until", postgresql_where=text("status = 'SENDING'")),
@@ -387,6 +388,31 @@ async def attempts_by_delivery(
     for attempt in await (await session.connection()).execute(query):
         found[attempt.delivery_id].append(build(Attempt, attempt))
     return found
+
+
+async def retry(session: Session, tenant_id: UUID, delivery_id: UUID) -> None:
+    """Make an exhausted or waiting delivery due now; ring DELIVERIES afterwards. DeliveryNotFound, InvalidInput."""
+    connection = await driver(session)
+    endpoint = await connection.fetchrow(
+        "SELECT e.status = 'DISABLED', e.deleted_at IS NOT NULL FROM webhook_endpoints e WHERE (e.tenant_id, e.id) = ("
+        "SELECT d.tenant_id, d.endpoint_id FROM webhook_deliveries d WHERE d.tenant_id = $1 AND d.id = $2) FOR SHARE",
+        tenant_id,
+        delivery_id,
+    )
+    if endpoint is None:
+        raise DeliveryNotFound(delivery_id)
+    disabled, deleted = endpoint
+    if disabled or deleted:
+        what = "deleted" if deleted else "disabled"
+        raise InvalidInput(f"The endpoint of this delivery is {what}.", path=("input", "id"))
+    changed = await connection.execute(
+        "UPDATE webhook_deliveries SET status = 'PENDING', due_at = now(), completed_at = NULL "
+        "WHERE tenant_id = $1 AND id = $2 AND status IN ('EXHAUSTED', 'PENDING')",
+        tenant_id,
+        delivery_id,
+    )
+    if changed == "UPDATE 0":
+        raise InvalidInput("Only an exhausted or a waiting delivery can be retried.", path=("input", "id"))
 
 
 def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:

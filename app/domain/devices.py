@@ -122,6 +122,13 @@ class Device(SQLModel, table=True):
     updated_at: datetime = instant()
 
 
+class DeviceDialect(StrEnum):
+    """Which of the two protocols a terminal speaks."""
+
+    ATTENDANCE = "ATTENDANCE"
+    SECURITY = "SECURITY"
+
+
 class DeviceConnectionState(StrEnum):
     """Whether a terminal is in touch."""
 
@@ -200,8 +207,8 @@ _SERIAL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 async def get(session: Session, tenant_id: UUID, device_id: UUID) -> Device:
     """The tenant's device, held until the transaction ends. Another tenant's is not found either."""
-    query = select(Device).where(_ROW.tenant_id == tenant_id, _ROW.id == device_id).with_for_update(key_share=True)
-    device = (await session.scalars(query, execution_options={"populate_existing": True})).one_or_none()
+    lock: Any = {"key_share": True}
+    device = await session.get(Device, (tenant_id, device_id), populate_existing=True, with_for_update=lock)
     if device is None:
         raise DeviceNotFound(device_id)
     return device
@@ -270,9 +277,10 @@ async def change(session: Session, device: Device, changes: Mapping[str, Any]) -
         name = changes["name"]
         device.name = device.serial_number if name is None else words.line(name, "name", longest=200)
     if "site_id" in changes:
-        device.site_id = changes["site_id"]
-        if device.site_id is not None:
-            await sites.get(session, device.tenant_id, device.site_id, field="siteId", keep=True)
+        site_id = changes["site_id"]
+        if site_id is not None:
+            await sites.get(session, device.tenant_id, site_id, field="siteId", keep=True)
+        device.site_id = site_id
     if "time_zone" in changes:
         zone = changes["time_zone"]
         device.time_zone = None if zone is None else sites.check_zone(zone)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+import base64
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -14,10 +16,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
-from app.database import Session
-from app.domain.tables import build, columns, instant, tenant_key
-from app.errors import AppError
+from app.database import Session, driver
+from app.domain import words
+from app.domain.events import EventType
+from app.domain.keys import check_grace
+from app.domain.tables import build, columns, instant, now, tenant_key
+from app.errors import AppError, InvalidInput
 from app.vault import Vault
+
+#: Endpoints that one tenant may have: every event of its is matched with all of them.
+MOST: Final = 500
 
 
 class EndpointStatus(StrEnum):
@@ -100,3 +108,134 @@ async def by_ids(session: Session, tenant_id: UUID, endpoint_ids: Sequence[UUID]
 
 def _query(tenant_id: UUID) -> Select[Any]:
     return select(*_ROW).where(_ROW.tenant_id == tenant_id, _ROW.deleted_at.is_(None))
+
+
+async def get(session: Session, tenant_id: UUID, endpoint_id: UUID) -> Endpoint:
+    """The tenant's endpoint, held until the transaction ends. Another tenant's is not found either, nor a deleted one.
+
+    Whoever changes deliveries as well takes this lock first.
+    """
+    lock: Any = {"key_share": True}
+    endpoint = await session.get(Endpoint, (tenant_id, endpoint_id), populate_existing=True, with_for_update=lock)
+    if endpoint is None or endpoint.deleted_at is not None:
+        raise EndpointNotFound(endpoint_id)
+    return endpoint
+
+
+async def create(
+    session: Session,
+    tenant_id: UUID,
+    url: str,
+    *,
+    description: str | None,
+    event_types: Iterable[str],
+    check_url: Callable[[str], None],
+    vault: Vault,
+) -> tuple[Endpoint, str]:
+    """A new receiver and its secret, which is shown this once. InvalidInput, and whatever `check_url` raises."""
+    check_url(url)
+    if await count(session, tenant_id) >= MOST:
+        raise InvalidInput(f"A tenant has at most {MOST} webhook endpoints.", path=("input",))
+    endpoint_id, secret = ids.new(), new_secret()
+    endpoint = Endpoint(
+        tenant_id=tenant_id,
+        id=endpoint_id,
+        url=url,
+        description=words.optional_line(description, "description", longest=500),
+        event_types=check_types(event_types),
+        secret_sealed=seal_secret(vault, endpoint_id, tenant_id, secret),
+    )
+    session.add(endpoint)
+    await session.flush()
+    return endpoint, secret
+
+
+async def update(
+    session: Session,
+    tenant_id: UUID,
+    endpoint_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    check_url: Callable[[str], None],
+) -> Endpoint:
+    """Change `url`, `description`, `event_types` and `status`, those that are named; None clears the middle two.
+
+    A pause parks what waits, enabling makes it due. Raises EndpointNotFound, InvalidInput, whatever `check_url` raises.
+    """
+    endpoint = await get(session, tenant_id, endpoint_id)
+    if "url" in changes:
+        url = changes["url"]
+        if url is None:
+            raise InvalidInput("An endpoint cannot be without a URL.", path=("input", "url"))
+        check_url(url)
+        endpoint.url = url
+    if "description" in changes:
+        endpoint.description = words.optional_line(changes["description"], "description", longest=500)
+    if "event_types" in changes:
+        endpoint.event_types = check_types(changes["event_types"] or ())
+    if "status" in changes:
+        await _turn(session, endpoint, changes["status"])
+    endpoint.updated_at = now()
+    await session.flush()
+    return endpoint
+
+
+async def delete(session: Session, tenant_id: UUID, endpoint_id: UUID) -> None:
+    """Send nothing more there. What waits is cancelled; deliveries and their attempts stay readable."""
+    endpoint = await get(session, tenant_id, endpoint_id)
+    endpoint.deleted_at = endpoint.updated_at = now()
+    await session.flush()
+    await (await driver(session)).execute(
+        "UPDATE webhook_deliveries SET status = 'CANCELLED', due_at = NULL, completed_at = now() "
+        "WHERE tenant_id = $1 AND endpoint_id = $2 AND status = 'PENDING'",
+        tenant_id,
+        endpoint_id,
+    )
+
+
+async def rotate_secret(
+    session: Session, tenant_id: UUID, endpoint_id: UUID, grace: timedelta, vault: Vault
+) -> tuple[Endpoint, str]:
+    """A new secret, shown this once; the one before it signs as well until the grace period ends."""
+    check_grace(grace)
+    endpoint = await get(session, tenant_id, endpoint_id)
+    secret, at = new_secret(), now()
+    endpoint.previous_secret_sealed = endpoint.secret_sealed if grace else None
+    endpoint.previous_secret_expires_at = at + grace if grace else None
+    endpoint.secret_sealed = seal_secret(vault, endpoint_id, tenant_id, secret)
+    endpoint.updated_at = at
+    await session.flush()
+    return endpoint, secret
+
+
+def new_secret() -> str:
+    """A signing secret as the Standard Webhooks libraries take it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def check_types(event_types: Iterable[str]) -> list[str]:
+    """The event types, each once, in the order of the list of all; InvalidInput for one that does not exist."""
+    wanted = set(event_types)
+    if strange := wanted.difference(EventType):
+        raise InvalidInput(
+            f"There is no event type {min(strange)[:64]!r}; the types are {', '.join(EventType)}.",
+            path=("input", "eventTypes"),
+        )
+    return [event_type.value for event_type in EventType if event_type in wanted]
+
+
+async def _turn(session: Session, endpoint: Endpoint, status: str | None) -> None:
+    """Under the endpoint's lock, which the worker takes as well before it parks anything."""
+    if status not in (EndpointStatus.ENABLED, EndpointStatus.PAUSED):
+        raise InvalidInput("Set an endpoint to ENABLED or PAUSED.", path=("input", "status"))
+    if endpoint.status == status:
+        return
+    endpoint.status, endpoint.disabled_reason = EndpointStatus(status), None
+    await session.flush()
+    due, when = ("now()", "due_at IS NULL") if status == EndpointStatus.ENABLED else ("NULL", "due_at IS NOT NULL")
+    await (await driver(session)).execute(
+        f"UPDATE webhook_deliveries SET due_at = {due} "  # noqa: S608  one of the two above
+        f"WHERE tenant_id = $1 AND endpoint_id = $2 AND status = 'PENDING' AND {when}",
+        endpoint.tenant_id,
+        endpoint.id,
+    )

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy import BigInteger, Column
 from sqlmodel import Field, SQLModel
 
 from app import ids
@@ -71,8 +71,6 @@ class Event(SQLModel, table=True):
     """One thing that happened. `body` is the webhook body, byte for byte."""
 
     __tablename__: ClassVar[str] = "events"
-    __table_args__ = (Index(None, "tenant_id", "id", unique=True),)
-
     tenant_id: UUID = tenant_key(reference=False)
     position: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     id: UUID = Field(default_factory=ids.new)
@@ -136,7 +134,8 @@ class Cursors:
 
 def timestamp(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, ending in Z."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return at.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def write_body(event: Happening, cursor: str) -> bytes:

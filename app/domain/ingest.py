@@ -97,8 +97,11 @@ def _read_attlog(reading: Reading, upload: Upload) -> None:
     received_wall = clock.wall_time(received_at, device.zone)
     old = codes.is_old(device.push_version)
     identity_checks = []
+    named: dict[tuple[str, ...], records.Columns | None] = {}  # most lines of a body end alike
     for log in batch.records:
-        columns = _columns(device, log)
+        if log.extra not in named:
+            named[log.extra] = _columns(device, log)
+        columns = named[log.extra]
         if columns and columns.record_type == 1:
             identity_checks.append(log.raw)
             continue

@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from app.database import Connection
-from app.domain.events import Cursors, Happening, Logged, by_tenant, channel, write_body, write_message
+from app import ids
+from app.database import Connection, Session, driver
+from app.domain import endpoints
+from app.domain.endpoints import EndpointStatus
+from app.domain.events import Cursors, EventType, Happening, Logged, by_tenant, channel, write_body, write_message
+from app.domain.tables import now
+from app.errors import InvalidInput
 
 if TYPE_CHECKING:
     from app.broadcast import Bell

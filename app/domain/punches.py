@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -157,12 +158,7 @@ def snapshot(punch: PunchView, device: DeviceSnapshot, employee: EmployeeSnapsho
     return {
         "id": ids.show("pun", punch.id),
         "pin": punch.pin,
-        "device": {
-            "id": ids.show("dev", device.id),
-            "serial_number": device.serial_number,
-            "name": device.name,
-            "site_id": ids.show("sit", device.site_id) if device.site_id else None,
-        },
+        "device": _shown(device),
         "employee": {
             "id": ids.show("emp", employee.id),
             "name": employee.name,
@@ -183,6 +179,16 @@ def snapshot(punch: PunchView, device: DeviceSnapshot, employee: EmployeeSnapsho
         "mask_worn": punch.mask_worn,
         "buffered": punch.buffered,
         "flags": list(punch.flags),
+    }
+
+
+@lru_cache(maxsize=4096)
+def _shown(device: DeviceSnapshot) -> Mapping[str, Any]:
+    return {
+        "id": ids.show("dev", device.id),
+        "serial_number": device.serial_number,
+        "name": device.name,
+        "site_id": ids.show("sit", device.site_id) if device.site_id else None,
     }
 
 

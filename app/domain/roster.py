@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlmodel import select
 
 from app import ids, paging
 from app.database import Connection, Session, driver
@@ -102,7 +102,7 @@ async def _write(
 
 
 async def _rows(session: Session, tenant_id: UUID, pins: Sequence[str]) -> tuple[set[str], dict[str, Employee]]:
-    """A row for every PIN, locked, and which of them are new. In the order of PINs, so that nobody waits in a circle."""
+    """A row for every PIN, locked, and which are new. In the order of PINs, so that nobody waits in a circle."""
     connection = await driver(session)
     query = (
         select(Employee)
@@ -121,7 +121,7 @@ async def _rows(session: Session, tenant_id: UUID, pins: Sequence[str]) -> tuple
             list(pins),
         )
         created |= {row[0] for row in fresh}
-        found = await session.scalars(query, execution_options={"populate_existing": True})
+        found = await session.exec(query, execution_options={"populate_existing": True})
         rows = {row.pin: row for row in found}
         # One that was in the way may have been deleted before we could lock it: then it is ours to make.
         if len(rows) == len(pins):
@@ -134,9 +134,7 @@ async def _turn(connection: Connection, tenant_id: UUID) -> None:
     await connection.execute("UPDATE feed_heads SET roster = roster + 1 WHERE tenant_id = $1", tenant_id)
 
 
-async def _match(
-    session: Session, cursors: Cursors, tenant_id: UUID, people: Mapping[str, Employee]
-) -> list[Logged]:
+async def _match(session: Session, cursors: Cursors, tenant_id: UUID, people: Mapping[str, Employee]) -> list[Logged]:
     """Announce the newest punches that waited for these people, the oldest of them first."""
     newest = paging.Asked(
         punches.Wanted(pins=tuple(people)), punches.BY_PUNCHED_AT.down, paging.Window(size=MOST_MATCHED)
@@ -159,7 +157,11 @@ async def _match(
 
 def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
     checked = dict(changes)
-    for field, shown, longest in (("name", "name", 200), ("external_id", "externalId", 200), ("card_number", "cardNumber", 40)):
+    for field, shown, longest in (
+        ("name", "name", 200),
+        ("external_id", "externalId", 200),
+        ("card_number", "cardNumber", 40),
+    ):
         if field in checked:
             checked[field] = words.optional_line(checked[field], shown, longest=longest)
     if "privilege" in checked:

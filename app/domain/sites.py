@@ -70,10 +70,8 @@ async def by_ids(session: Session, tenant_id: UUID, site_ids: Sequence[UUID]) ->
 
 async def get(session: Session, tenant_id: UUID, site_id: UUID, *, field: str = "id", keep: bool = False) -> Site:
     """The tenant's site; with `keep` it cannot be deleted before the transaction ends. SiteNotFound names `field`."""
-    query = select(Site).where(_ROW.tenant_id == tenant_id, _ROW.id == site_id)
-    if keep:
-        query = query.with_for_update(read=True, key_share=True)
-    site = (await session.scalars(query)).one_or_none()
+    lock: Any = {"read": True, "key_share": True} if keep else None
+    site = await session.get(Site, (tenant_id, site_id), populate_existing=True, with_for_update=lock)
     if site is None:
         raise SiteNotFound(site_id, field)
     return site
@@ -89,8 +87,8 @@ async def create(session: Session, tenant_id: UUID, name: str, time_zone: str) -
 
 async def update(session: Session, tenant_id: UUID, site_id: UUID, changes: Mapping[str, Any]) -> Site:
     """Change `name` and `time_zone`, those that are named. Neither can be cleared."""
-    query = select(Site).where(_ROW.tenant_id == tenant_id, _ROW.id == site_id).with_for_update(key_share=True)
-    site = (await session.scalars(query)).one_or_none()
+    lock: Any = {"key_share": True}
+    site = await session.get(Site, (tenant_id, site_id), populate_existing=True, with_for_update=lock)
     if site is None:
         raise SiteNotFound(site_id)
     if "name" in changes:

@@ -123,6 +123,8 @@ def read_attlog(body: bytes) -> AttLogBatch:
     # An empty text fits nothing: where the body is not plain, every line takes the careful way.
     texts = body.decode("ascii").split("\n") if _is_plain(body, lines) else [""] * len(lines)
     for raw, text in zip(lines, texts, strict=True):
+        if not raw:
+            continue
         columns = text.split("\t")
         trailing_tab = not columns[-1]
         if trailing_tab:
@@ -477,17 +479,16 @@ def read_options(body: bytes) -> dict[str, str]:
 
     A piece without `=` belongs to the value before it, which then held a comma.
     """
-    options: dict[str, str] = {}
+    options: dict[str, list[str]] = {}
     for line in body.splitlines():
-        last = None
+        last: list[str] | None = None
         for piece in decode(line.strip(_ENDS))[0].replace("\0", "").split(","):
             key, equals, value = piece.partition("=")
             if equals:
-                last = key.strip()
-                options[last] = value
+                last = options[key.strip()] = [value]
             elif last is not None:
-                options[last] += f",{piece}"
-    return options
+                last.append(piece)
+    return {key: ",".join(values) for key, values in options.items()}
 
 
 def option(options: Mapping[str, str], name: str) -> str | None:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -306,6 +307,27 @@ async def test_an_owner_that_stopped_makes_room_for_the_next(server: EmbeddedPos
             server.start()
 
     server.start()
+
+
+@on_linux
+def test_servers_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
+    redis_server = EmbeddedRedis(tmp_path)
+    thread = threading.Thread(target=redis_server.start)
+    thread.start()
+    thread.join()
+
+    time.sleep(0.2)
+
+    assert redis_server.running
+    redis_server.stop()
+
+
+@on_linux
+def test_a_ctrl_c_in_the_terminal_does_not_reach_the_servers(
+    server: EmbeddedPostgres, redis_server: EmbeddedRedis
+) -> None:
+    assert os.getpgid(server.pid) == server.pid
+    assert os.getpgid(redis_server.pid) == redis_server.pid
 
 
 @on_linux

@@ -62,18 +62,16 @@ def make_settings(fresh_database_url: str) -> MakeSettings:
     """`make_settings(webhook_timeout_seconds=1)`."""
 
     def make(**changes: Any) -> Settings:
-        return Settings(
-            _env_file=None,
-            **{
-                "database_url": fresh_database_url,
-                "secret_key": SECRET_KEY,
-                "webhook_retry_delays": (0.05, 0.05),
-                "webhook_allow_networks": (ip_network("127.0.0.0/8"),),
-                "webhook_timeout_seconds": 10,
-                "webhook_lease_seconds": 30,
-            }
-            | changes,
-        )
+        defaults: dict[str, Any] = {
+            "_env_file": None,
+            "database_url": fresh_database_url,
+            "secret_key": SECRET_KEY,
+            "webhook_retry_delays": (0.05, 0.05),
+            "webhook_allow_networks": (ip_network("127.0.0.0/8"),),
+            "webhook_timeout_seconds": 10,
+            "webhook_lease_seconds": 30,
+        }
+        return Settings(**defaults | changes)
 
     return make
 

@@ -26,7 +26,6 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "position", name=op.f("pk_events")),
     )
-    op.create_index(op.f("ix_events_tenant_id_id"), "events", ["tenant_id", "id"], unique=True)
     op.create_table(
         "tenants",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -216,11 +215,6 @@ def upgrade() -> None:
             ["tenant_id", "endpoint_id"],
             ["webhook_endpoints.tenant_id", "webhook_endpoints.id"],
             name=op.f("fk_webhook_deliveries_tenant_id_endpoint_id"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["tenant_id", "position"],
-            ["events.tenant_id", "events.position"],
-            name=op.f("fk_webhook_deliveries_tenant_id_position"),
         ),
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_webhook_deliveries")),
         postgresql_with={"fillfactor": "70"},
@@ -415,6 +409,5 @@ def downgrade() -> None:
     op.drop_index("uq_api_keys_hash", table_name="api_keys")
     op.drop_table("api_keys")
     op.drop_table("tenants")
-    op.drop_index(op.f("ix_events_tenant_id_id"), table_name="events")
     op.drop_table("events")
     # ### end Alembic commands ###

@@ -254,13 +254,15 @@ FUNCTIONS = {
 }
 
 
-# gen_random_uuid() scatters; ids sort by time. PostgreSQL has one of its own only since 18.
+# gen_random_uuid() scatters; ids sort by time. PostgreSQL has one of its own only since 18. No setting of its own: a
+# function with one cannot be expanded in place, and this is called for every delivery.
 UUID7 = """
-CREATE FUNCTION uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE SET search_path = pg_catalog
+CREATE FUNCTION uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE
 AS $$
-    SELECT encode(set_bit(set_bit(overlay(
-        uuid_send(gen_random_uuid())
-        PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6
+    SELECT pg_catalog.encode(pg_catalog.set_bit(pg_catalog.set_bit(overlay(
+        pg_catalog.uuid_send(pg_catalog.gen_random_uuid())
+        PLACING substring(pg_catalog.int8send((extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint) FROM 3)
+        FROM 1 FOR 6
     ), 52, 1), 53, 1), 'hex')::uuid
 $$
 """

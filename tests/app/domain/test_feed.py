@@ -1,11 +1,12 @@
-"""The feed against a real PostgreSQL and a real Redis: every reader gets 1..N, each once, whatever happens meanwhile."""
+"""The feed against a real PostgreSQL and a real Redis: every reader gets 1..N, each once, whatever happens."""
+# ruff: noqa: S311
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,6 +95,12 @@ async def read(feed: Feed, tenant_id: UUID, after: int, last: int, pace: float =
 async def logged(db: Database, tenant_id: UUID) -> list[UUID]:
     async with db.across("feed", [tenant_id]) as connection:
         return [event.id for event in await events.after(connection, tenant_id, 0, 1_000_000)]
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 async def until(batches: AsyncIterator[Batch], position: int) -> Batch:
@@ -268,9 +275,7 @@ async def test_redis_may_die_and_come_back_meanwhile(
             # The bell works again: what follows needs no reading.
             async with aclosing(there.feed.follow(tenant_id, total)) as batches:
                 await until(batches, total)
-                async with asyncio.timeout(PATIENCE):
-                    while not there.bell.healthy:
-                        await asyncio.sleep(0.05)
+                await eventually(lambda: there.bell.healthy)
                 ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
                 await until(batches, total + 1)
                 readings = there.feed.counts.readings
@@ -397,9 +402,7 @@ async def test_the_last_reader_takes_the_tail_with_it(here: Process, make_tenant
     await two.aclose()
     assert here.feed.watched == 0
 
-    async with asyncio.timeout(PATIENCE):
-        while here.feed._ending or here.bell._channels:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not here.feed._ending and not here.bell._channels)
 
 
 async def test_a_cancelled_reader_leaves_nothing_behind(here: Process, make_tenant: MakeTenant) -> None:

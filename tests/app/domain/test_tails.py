@@ -133,7 +133,7 @@ def test_the_ring_is_bounded_in_events_and_in_bytes(tail: Tail, monkeypatch: pyt
     assert tail.since(3) is None
     assert positions(tail.since(4)) == [5, 6, 7]
 
-    tail.hear(Message(TENANT, 8, 8, tuple(logged(8, body=b"x" * 998))))
+    tail.hear(Message(TENANT, 8, 8, tuple(logged(8, body=b"x" * 999))))
     assert tail.since(6) is None
     assert positions(tail.since(7)) == [8]
 

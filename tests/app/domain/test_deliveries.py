@@ -1,0 +1,524 @@
+"""Claims, leases and tokens. A worker takes what is due in the whole database, so each test has one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from app.database import Database, driver
+from app.domain import deliveries
+from app.domain.deliveries import Claim, DeliveryStatus, Job, Result
+from app.domain.endpoints import Endpoint
+from app.domain.events import Cursors, EventType
+from app.vault import Vault
+from tests.factories import happen, make_endpoint, make_tenant
+
+LEASE = timedelta(seconds=30)
+OVER = timedelta(milliseconds=-1)
+STARTED = datetime(2026, 3, 1, 7, tzinfo=UTC)
+
+
+@pytest.fixture
+async def own_db(fresh_database_url: str) -> AsyncIterator[Database]:
+    database = Database(fresh_database_url, pool=20)
+    yield database
+    await database.stop()
+
+
+@pytest.fixture
+async def tenant_id(own_db: Database) -> UUID:
+    return (await make_tenant(own_db)).tenant_id
+
+
+@pytest.fixture
+async def endpoint(own_db: Database, vault: Vault, tenant_id: UUID) -> Endpoint:
+    return await make_endpoint(own_db, vault, tenant_id)
+
+
+async def claim(db: Database, n: int = 100, lease: timedelta = LEASE, **options: Any) -> list[Claim]:
+    async with db.across("work") as connection:
+        return await deliveries.claim(connection, n, lease, **options)
+
+
+async def load(db: Database, claims: list[Claim]) -> list[Job]:
+    async with db.across("work", [claim.tenant_id for claim in claims]) as connection:
+        return await deliveries.load(connection, claims)
+
+
+async def settle(db: Database, *results: Result) -> set[UUID]:
+    async with db.across("work", [result.claim.tenant_id for result in results]) as connection:
+        return await deliveries.settle(connection, results)
+
+
+async def release(db: Database, claims: list[Claim]) -> set[UUID]:
+    async with db.across("work", [claim.tenant_id for claim in claims]) as connection:
+        return await deliveries.release(connection, claims)
+
+
+async def reap(db: Database) -> int:
+    async with db.across("work") as connection:
+        return await deliveries.reap(connection)
+
+
+async def rows(db: Database, tenant_id: UUID) -> list[dict[str, Any]]:
+    """The tenant's deliveries, oldest first, with seconds until they are due and until their leases end."""
+    async with db.read(tenant_id) as session:
+        found = await (await driver(session)).fetch(
+            "SELECT id, status, attempt_count, claim_token, completed_at,"
+            " extract(epoch FROM due_at - now())::float AS due, extract(epoch FROM lease_until - now())::float AS lease"
+            " FROM webhook_deliveries ORDER BY position"
+        )
+    return [dict(row) for row in found]
+
+
+async def attempts(db: Database, tenant_id: UUID) -> list[dict[str, Any]]:
+    async with db.read(tenant_id) as session:
+        found = await (await driver(session)).fetch("SELECT * FROM webhook_attempts ORDER BY number")
+    return [dict(row) for row in found]
+
+
+async def set_endpoint(db: Database, endpoint: Endpoint, change: str) -> None:
+    async with db.write(endpoint.tenant_id) as session:
+        await (await driver(session)).execute(f"UPDATE webhook_endpoints SET {change} WHERE id = $1", endpoint.id)
+
+
+def delivered(claim: Claim) -> Result:
+    return Result(claim, DeliveryStatus.DELIVERED, STARTED, 12, status_code=200, response_body="ok")
+
+
+def failed(claim: Claim, retry_in: timedelta = timedelta(minutes=1)) -> Result:
+    return Result(claim, DeliveryStatus.PENDING, STARTED, 34, status_code=500, response_body="no", retry_in=retry_in)
+
+
+# Claiming
+
+
+async def test_a_claim_holds_what_is_due_and_counts_the_attempt(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 3)
+
+    claims = await claim(own_db, 2)
+
+    held = [row for row in await rows(own_db, endpoint.tenant_id) if row["status"] == "SENDING"]
+    assert {row["id"] for row in held} == {claim.id for claim in claims}
+    assert [row["attempt_count"] for row in held] == [1, 1]
+    assert {row["claim_token"] for row in held} == {claim.token for claim in claims}
+    assert all(25 < row["lease"] <= 30 for row in held)
+    assert len(await claim(own_db)) == 1
+    assert await claim(own_db) == []
+
+
+async def test_what_is_not_due_yet_is_left_alone(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+    await settle(own_db, failed(held, timedelta(minutes=1)))
+
+    assert await claim(own_db) == []
+
+
+async def test_eight_workers_claim_a_thousand_deliveries_once_each(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 1000)
+    taken: Counter[UUID] = Counter()
+
+    async def work() -> None:
+        while claims := await claim(own_db, 7):
+            taken.update(claim.id for claim in claims)
+
+    await asyncio.gather(*(work() for _ in range(8)))
+
+    assert len(taken) == 1000
+    assert set(taken.values()) == {1}
+
+
+async def test_no_endpoint_gets_more_than_its_share_of_a_claim(
+    own_db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID
+) -> None:
+    crowded, quiet, full = [await make_endpoint(own_db, vault, tenant_id) for _ in range(3)]
+    await happen(own_db, cursors, tenant_id, 5)
+
+    claims = await claim(own_db, 100, most=4, busy={crowded.id: 1, full.id: 4})
+
+    taken = Counter(job.endpoint_id for job in await load(own_db, claims))
+    assert taken == {crowded.id: 3, quiet.id: 4}
+
+
+async def test_an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed(
+    own_db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID
+) -> None:
+    full = await make_endpoint(own_db, vault, tenant_id, event_types=["device.online"])
+    other = await make_endpoint(own_db, vault, tenant_id, event_types=["device.offline"])
+    await happen(own_db, cursors, tenant_id, 10, EventType.DEVICE_ONLINE)
+    await happen(own_db, cursors, tenant_id, 1, EventType.DEVICE_OFFLINE)
+
+    claims = await claim(own_db, 5, most=4, busy={full.id: 4})
+
+    assert [job.endpoint_id for job in await load(own_db, claims)] == [other.id]
+
+
+# Loading
+
+
+async def test_a_job_holds_the_body_as_it_was_stored(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
+    [event] = await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+
+    [job] = await load(own_db, [held])
+
+    assert job.body == event.body
+    assert "Zoë".encode() in job.body
+    assert job == Job(
+        held, endpoint.id, event.id, "punch.created", 1, 0, endpoint.url, event.body, endpoint.secret_sealed, None
+    )
+
+
+async def test_the_previous_secret_comes_along_until_its_grace_ends(
+    own_db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID
+) -> None:
+    now = datetime.now(UTC)
+    in_grace = await make_endpoint(
+        own_db, vault, tenant_id, previous_secret="whsec_AAAA", previous_secret_expires_at=now + timedelta(hours=1)
+    )
+    await make_endpoint(
+        own_db, vault, tenant_id, previous_secret="whsec_AAAA", previous_secret_expires_at=now - timedelta(hours=1)
+    )
+    await happen(own_db, cursors, tenant_id)
+
+    jobs = await load(own_db, await claim(own_db))
+
+    assert [job.endpoint_id for job in jobs if job.previous_secret_sealed] == [in_grace.id]
+    assert len(jobs) == 2
+
+
+async def test_a_paused_endpoints_delivery_is_parked_uncounted(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 2)
+    claims = await claim(own_db)
+    await set_endpoint(own_db, endpoint, "status = 'PAUSED'")
+
+    jobs = await load(own_db, claims)
+
+    assert jobs == []
+    for row in await rows(own_db, endpoint.tenant_id):
+        assert (row["status"], row["attempt_count"], row["due"], row["claim_token"]) == ("PENDING", 0, None, None)
+    assert await claim(own_db) == []
+
+
+@pytest.mark.parametrize(
+    "change", ["status = 'DISABLED'", "deleted_at = now()", "deleted_at = now(), status = 'PAUSED'"]
+)
+async def test_a_delivery_to_an_endpoint_that_is_gone_is_cancelled_uncounted(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint, change: str
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    claims = await claim(own_db)
+    await set_endpoint(own_db, endpoint, change)
+
+    jobs = await load(own_db, claims)
+
+    assert jobs == []
+    [row] = await rows(own_db, endpoint.tenant_id)
+    assert (row["status"], row["attempt_count"], row["due"]) == ("CANCELLED", 0, None)
+    assert row["completed_at"] is not None
+
+
+async def test_a_resume_beside_the_parking_leaves_nothing_parked(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await set_endpoint(own_db, endpoint, "status = 'PAUSED'")
+    await happen(own_db, cursors, endpoint.tenant_id)
+    claims = await claim(own_db)
+
+    async with own_db.write(endpoint.tenant_id) as session:
+        # The resume has the endpoint's row and has not committed: the worker still reads PAUSED and has to wait.
+        connection = await driver(session)
+        await connection.execute("UPDATE webhook_endpoints SET status = 'ENABLED' WHERE id = $1", endpoint.id)
+        loading = asyncio.create_task(load(own_db, claims))
+        async with own_db.across("work") as watcher:
+            while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await connection.execute(
+            "UPDATE webhook_deliveries SET due_at = now() WHERE status = 'PENDING' AND due_at IS NULL"
+        )
+    await loading
+
+    [row] = await rows(own_db, endpoint.tenant_id)
+    assert (row["status"], row["attempt_count"]) == ("PENDING", 0)
+    assert row["due"] is not None
+    assert len(await load(own_db, await claim(own_db))) == 1
+
+
+async def test_only_the_tenants_that_are_named_are_loaded(
+    own_db: Database, vault: Vault, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    other = await make_endpoint(own_db, vault, (await make_tenant(own_db)).tenant_id)
+    await happen(own_db, cursors, endpoint.tenant_id)
+    await happen(own_db, cursors, other.tenant_id)
+    claims = await claim(own_db)
+
+    async with own_db.across("work", [endpoint.tenant_id]) as connection:
+        jobs = await deliveries.load(connection, claims)
+
+    assert [job.claim.tenant_id for job in jobs] == [endpoint.tenant_id]
+
+
+# Settling
+
+
+async def test_a_success_ends_the_delivery_and_logs_the_attempt(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+
+    settled = await settle(own_db, delivered(held))
+
+    assert settled == {held.id}
+    [row] = await rows(own_db, endpoint.tenant_id)
+    assert (row["status"], row["attempt_count"], row["due"], row["lease"]) == ("DELIVERED", 1, None, None)
+    assert row["completed_at"] is not None
+    assert await attempts(own_db, endpoint.tenant_id) == [
+        {
+            "tenant_id": endpoint.tenant_id,
+            "delivery_id": held.id,
+            "number": 1,
+            "started_at": STARTED,
+            "duration_ms": 12,
+            "status_code": 200,
+            "error": None,
+            "response_body": "ok",
+        }
+    ]
+
+
+async def test_a_failure_is_due_again_by_the_clock_of_the_database(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+
+    await settle(own_db, failed(held, timedelta(seconds=100)))
+
+    [row] = await rows(own_db, endpoint.tenant_id)
+    assert (row["status"], row["attempt_count"], row["completed_at"]) == ("PENDING", 1, None)
+    assert 95 < row["due"] <= 100
+    [attempt] = await attempts(own_db, endpoint.tenant_id)
+    assert (attempt["status_code"], attempt["response_body"]) == (500, "no")
+
+
+async def test_an_exhausted_delivery_is_kept_and_never_due_again(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+
+    await settle(own_db, Result(held, DeliveryStatus.EXHAUSTED, STARTED, 5, error="timeout"))
+
+    [row] = await rows(own_db, endpoint.tenant_id)
+    assert (row["status"], row["due"]) == ("EXHAUSTED", None)
+    assert row["completed_at"] is not None
+    assert await claim(own_db) == []
+
+
+async def test_a_batch_settles_each_delivery_its_own_way(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 200)
+    claims = await claim(own_db, 200)
+
+    settled = await settle(own_db, *(delivered(held) if n % 2 else failed(held) for n, held in enumerate(claims)))
+
+    assert len(settled) == 200
+    assert Counter(row["status"] for row in await rows(own_db, endpoint.tenant_id)) == {
+        "DELIVERED": 100,
+        "PENDING": 100,
+    }
+    assert len(await attempts(own_db, endpoint.tenant_id)) == 200
+
+
+async def test_a_worker_that_lost_its_lease_changes_nothing(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [stale] = await claim(own_db, lease=OVER)
+    assert await reap(own_db) == 1
+    [current] = await claim(own_db)
+    before = await rows(own_db, endpoint.tenant_id)
+
+    gone = Result(stale, DeliveryStatus.EXHAUSTED, STARTED, 1, status_code=410, gone=endpoint.url)
+    settled = [await settle(own_db, result) for result in (delivered(stale), failed(stale), gone)]
+    released = await release(own_db, [stale])
+    async with own_db.across("work", [endpoint.tenant_id]) as connection:
+        renewed = await deliveries.renew(connection, [stale], timedelta(hours=1))
+    loaded = await load(own_db, [stale])
+
+    assert settled == [set(), set(), set()]
+    assert (released, renewed, loaded) == (set(), set(), [])
+    [row] = await rows(own_db, endpoint.tenant_id)
+    assert {**row, "lease": 0, "due": 0} == {**before[0], "lease": 0, "due": 0}
+    assert row["lease"] <= 30
+    assert await attempts(own_db, endpoint.tenant_id) == []
+    async with own_db.read(endpoint.tenant_id) as session:
+        assert (await session.get_one(Endpoint, (endpoint.tenant_id, endpoint.id))).status == "ENABLED"
+    assert await settle(own_db, delivered(current)) == {current.id}
+
+
+async def test_a_result_is_written_down_once(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+
+    first, second = await settle(own_db, failed(held)), await settle(own_db, failed(held))
+
+    assert (first, second) == ({held.id}, set())
+    assert len(await attempts(own_db, endpoint.tenant_id)) == 1
+
+
+async def test_a_receiver_that_is_gone_disables_its_endpoint(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 2)
+    first, second = await claim(own_db)
+
+    await settle(own_db, Result(first, DeliveryStatus.EXHAUSTED, STARTED, 5, status_code=410, gone=endpoint.url))
+
+    async with own_db.read(endpoint.tenant_id) as session:
+        found = await session.get_one(Endpoint, (endpoint.tenant_id, endpoint.id))
+    assert (found.status, found.disabled_reason) == ("DISABLED", "The receiver answered 410 Gone.")
+    assert await load(own_db, [second]) == []
+    assert {row["status"] for row in await rows(own_db, endpoint.tenant_id)} == {"EXHAUSTED", "CANCELLED"}
+
+
+async def test_a_gone_url_does_not_disable_an_endpoint_that_has_another_one_by_now(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+    await set_endpoint(own_db, endpoint, "url = 'https://moved.example/hook'")
+
+    await settle(own_db, Result(held, DeliveryStatus.EXHAUSTED, STARTED, 5, status_code=410, gone=endpoint.url))
+
+    async with own_db.read(endpoint.tenant_id) as session:
+        assert (await session.get_one(Endpoint, (endpoint.tenant_id, endpoint.id))).status == "ENABLED"
+
+
+async def test_another_tenants_delivery_cannot_be_settled(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    stranger = (await make_tenant(own_db)).tenant_id
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+
+    async with own_db.across("work", [stranger]) as connection:
+        settled = await deliveries.settle(connection, [delivered(held)])
+
+    assert settled == set()
+    assert (await rows(own_db, endpoint.tenant_id))[0]["status"] == "SENDING"
+
+
+async def test_one_result_that_the_database_refuses_spoils_its_batch_whole(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 2)
+    good, bad = await claim(own_db)
+
+    with pytest.raises(asyncpg.PostgresError):
+        await settle(own_db, delivered(good), Result(bad, DeliveryStatus.DELIVERED, STARTED, 1, error="\x00"))
+
+    assert {row["status"] for row in await rows(own_db, endpoint.tenant_id)} == {"SENDING"}
+    assert await attempts(own_db, endpoint.tenant_id) == []
+
+
+# Leases
+
+
+async def test_a_renewed_lease_outlasts_the_first(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 2)
+    kept, lost = await claim(own_db, lease=OVER)
+
+    async with own_db.across("work", [endpoint.tenant_id]) as connection:
+        renewed = await deliveries.renew(connection, [kept], LEASE)
+
+    assert renewed == {kept.id}
+    assert await reap(own_db) == 1
+    assert await settle(own_db, delivered(kept), delivered(lost)) == {kept.id}
+
+
+async def test_renewing_does_not_wait_for_who_is_settling(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 2)
+    first, second = await claim(own_db)
+
+    async with own_db.across("work", [endpoint.tenant_id]) as settling:
+        await deliveries.settle(settling, [delivered(first)])
+        async with own_db.across("work", [endpoint.tenant_id]) as renewing:
+            renewed = await asyncio.wait_for(deliveries.renew(renewing, [first, second], LEASE), timeout=5)
+
+    assert renewed == {second.id}
+
+
+async def test_what_a_dead_worker_held_is_due_at_once_and_its_attempt_stays_counted(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    await claim(own_db, lease=OVER)
+
+    assert await reap(own_db) == 1
+
+    [job] = await load(own_db, await claim(own_db))
+    assert (job.attempt, job.failures) == (2, 0)
+    assert await reap(own_db) == 0
+
+
+async def test_only_attempts_that_were_made_spend_the_schedule(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+    await settle(own_db, failed(held, OVER))
+    await claim(own_db, lease=OVER)
+    await reap(own_db)
+
+    [job] = await load(own_db, await claim(own_db))
+
+    assert (job.attempt, job.failures) == (3, 1)
+
+
+async def test_what_is_released_is_due_again_and_uncounted(
+    own_db: Database, cursors: Cursors, endpoint: Endpoint
+) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id)
+    [held] = await claim(own_db)
+
+    assert await release(own_db, [held]) == {held.id}
+
+    [row] = await rows(own_db, endpoint.tenant_id)
+    assert (row["status"], row["attempt_count"], row["claim_token"], row["lease"]) == ("PENDING", 0, None, None)
+    [job] = await load(own_db, await claim(own_db))
+    assert job.attempt == 1
+
+
+async def test_the_next_due_is_known_across_tenants(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
+    async with own_db.across("work") as connection:
+        assert await deliveries.next_due(connection) is None
+    await happen(own_db, cursors, endpoint.tenant_id)
+    async with own_db.across("work") as connection:
+        late = await deliveries.next_due(connection)
+    [held] = await claim(own_db)
+    await settle(own_db, failed(held, timedelta(seconds=100)))
+    async with own_db.across("work") as connection:
+        ahead = await deliveries.next_due(connection)
+
+    assert late is not None
+    assert ahead is not None
+    assert late <= timedelta(0) < timedelta(seconds=95) < ahead <= timedelta(seconds=100)
