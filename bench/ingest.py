@@ -1,4 +1,4 @@
-"""Uploads per second, from the terminal's socket to the OK after the commit, beside what the same machine can do otherwise.
+"""Uploads per second, from the terminal's socket to the OK after the commit, beside what else this machine can do.
 
 - floor: the same server that reads, parses and answers but stores nothing;
 - a commit per request: the same server without the queue in front of its transactions;
@@ -31,10 +31,10 @@ from bench.stand import Stand, server, stand
 
 PGBENCH = """
 \\set base random(1, 2000000000)
-INSERT INTO punches (tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction, state_code,
-                     verify_mode, verify_code, buffered, raw)
-SELECT '{tenant}'::uuid, uuid7(), '{device}'::uuid, (:base + n)::text, '2026-03-01 08:00:00', 'UTC', '2026-03-01 08:00:00Z',
-       now(), 0, 0, 3, 15, true, 'x'
+INSERT INTO punches (tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction,
+                     state_code, verify_mode, verify_code, buffered, raw)
+SELECT '{tenant}'::uuid, uuid7(), '{device}'::uuid, (:base + n)::text, '2026-03-01 08:00:00', 'UTC',
+       '2026-03-01 08:00:00Z', now(), 0, 0, 3, 15, true, 'x'
 FROM generate_series(1, 100) AS n ON CONFLICT DO NOTHING;
 """
 

@@ -1,4 +1,4 @@
-"""How many signed webhooks one process posts in a second, by HTTP client; the choice in workers/outbound.py rests on it.
+"""How many signed webhooks a process posts in a second, by HTTP client: what workers/outbound.py's choice rests on.
 
 The far end is a bare server in a process of its own that answers every POST at once. The clients take turns, so that a
 slow moment of the machine hits all of them, and each keeps the given number of requests in flight. The floor is

@@ -1,4 +1,4 @@
-"""What benchmarks stand on: a real PostgreSQL with fsync on, a Redis-protocol server, tenants, terminals, a server process."""
+"""What benchmarks stand on: a real PostgreSQL with fsync on, a Redis-protocol server, tenants, a server process."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ class Stand:
         tenant = BenchTenant(created.tenant.id, created.api_key, created.enrollment_token)
         async with self.db.across("ingest", [tenant.id]) as connection:
             await connection.executemany(
-                "INSERT INTO devices (tenant_id, id, serial_number, name, time_zone, status, registered, bound_addresses, "
-                "created_at, updated_at) VALUES ($1, $2, $3, $3, 'Africa/Casablanca', 'ACTIVE', true, '{own}', now(), now())",
+                "INSERT INTO devices (tenant_id, id, serial_number, name, time_zone, status, registered, "
+                "bound_addresses, created_at, updated_at) "
+                "VALUES ($1, $2, $3, $3, 'Africa/Casablanca', 'ACTIVE', true, '{own}', now(), now())",
                 [(tenant.id, ids.new(), serial) for serial in serial_numbers(devices)],
             )
         self.tenants.append(tenant)

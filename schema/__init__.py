@@ -1,0 +1,49 @@
+"""The Schema object: what `/graphql` serves, on every transport."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.extensions import ParserCache, ValidationCache
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
+
+from schema import types
+from schema.guards import Guards
+from schema.queries import Query
+from schema.values import SCALARS
+
+#: Documents whose parsing and validation are remembered.
+DOCUMENTS_KEPT = 256
+
+
+class Schema(strawberry.Schema):
+    """Says nothing of errors itself: `errors.present` logs what it hides, on every transport."""
+
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        pass
+
+
+schema = Schema(
+    query=Query,
+    types=[
+        types.ApiKey,
+        types.Device,
+        types.Employee,
+        types.Punch,
+        types.RejectedRecord,
+        types.Site,
+        types.Tenant,
+        types.WebhookDelivery,
+        types.WebhookEndpoint,
+    ],
+    extensions=[Guards, lambda: ParserCache(DOCUMENTS_KEPT), lambda: ValidationCache(DOCUMENTS_KEPT)],
+    config=StrawberryConfig(scalar_map=SCALARS, sort_schema=True),
+)
+
+
+def sdl() -> str:
+    """The schema as text, for people and tools."""
+    return schema.as_str().rstrip("\n") + "\n"

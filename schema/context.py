@@ -40,6 +40,8 @@ class Context:
     idempotency_header: str | None = None
     #: What resolvers want the HTTP answer to carry.
     response_headers: dict[str, str] = field(default_factory=dict)
+    #: Set by who sends a subscription's batches when one could not be completed for want of PostgreSQL: it comes again.
+    unsent: bool = False
     loaders: Loaders = field(init=False)
     pages: paging.Cursors = field(init=False)
 

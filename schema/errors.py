@@ -14,6 +14,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from app.errors import AppError, doc_url
+from schema.guards import QueryTooComplex
 
 log = structlog.get_logger(__name__)
 
@@ -34,12 +35,6 @@ class ValidationFault(AppError):
     """The document does not fit the schema."""
 
     code, status = "graphql_validation_failed", 400
-
-
-class QueryTooComplex(AppError):
-    """The document is deeper or longer than we run."""
-
-    code, status = "query_too_complex", 400
 
 
 class MethodNotAllowed(AppError):

@@ -6,8 +6,10 @@ An absent field is UNSET: of a filter it is no condition, of a change it is no c
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import TypeVar
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -17,7 +19,11 @@ from app import ids
 from app.domain import deliveries, devices, employees, punches
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceStatus
+from app.domain.employees import EmployeePrivilege
+from app.domain.endpoints import EndpointStatus
+from app.domain.roster import Person
 from app.errors import InvalidInput
+from app.ids import InvalidId
 from app.paging import BothWays, Order
 from protocol.adms.codes import Direction, VerifyMode
 from schema.values import DeviceOrderField, EmployeeOrderField, OrderDirection, PunchOrderField
@@ -221,3 +227,270 @@ def _way(by: BothWays, direction: OrderDirection) -> Order:
 
 
 # ── inputs of mutations ──────────────────────────────────────────────────────────────────────────────
+
+_KEY = (
+    "Makes the call safe to repeat for 24 hours: with the same key and arguments it answers with the same outcome and "
+    "does nothing twice. 1 to 255 characters."
+)
+
+
+class MutationInput:
+    """What the inputs of mutations share."""
+
+    idempotency_key: str | None
+
+    def changes(self, *names: str) -> dict[str, Any]:
+        """Those of the named fields that were given; None where they are to be cleared."""
+        return {name: value for name in names if (value := getattr(self, name)) is not UNSET}
+
+    def arguments(self) -> dict[str, Any]:
+        """The coerced arguments in JSON's types, without the key: what tells two calls apart."""
+        return {name: value for name, value in _plain(self).items() if name != "idempotency_key"}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        given = {item.name: getattr(value, item.name) for item in fields(value)}
+        return {name: _plain(part) for name, part in given.items() if part is not UNSET}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, Enum):
+        return value.name
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def read_id(prefix: ids.Prefix, text: str, field: str = "id") -> UUID:
+    """The UUID behind an id of an input; InvalidId says which field it was."""
+    try:
+        return ids.read(prefix, text)
+    except InvalidId as exc:
+        exc.path = ("input", field)
+        raise
+
+
+def read_grace(seconds: int | None) -> timedelta:
+    """A grace period; a day where none was named."""
+    return timedelta(days=1) if seconds is None else timedelta(seconds=seconds)
+
+
+@strawberry.input(description="A new place.")
+class SiteCreateInput(MutationInput):
+    """What a site needs."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    name: str = strawberry.field(description="1 to 200 characters, on one line.")
+    time_zone: str = strawberry.field(description="IANA name, e.g. Africa/Casablanca.")
+
+
+@strawberry.input(description="Changes of a place.")
+class SiteUpdateInput(MutationInput):
+    """An absent field is unchanged."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="sit_…")
+    name: str | None = strawberry.field(default=UNSET, description="1 to 200 characters; cannot be cleared.")
+    time_zone: str | None = strawberry.field(default=UNSET, description="IANA name; cannot be cleared.")
+
+
+@strawberry.input(description="A place to remove.")
+class SiteDeleteInput(MutationInput):
+    """Only a site without devices can be removed."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="sit_…")
+
+
+@strawberry.input(description="A terminal to expect.")
+class DeviceRegisterInput(MutationInput):
+    """Its first contact binds it."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    serial_number: str = strawberry.field(
+        description="As the terminal's label or menu shows it: letters, digits, dots, hyphens and underscores."
+    )
+    name: str | None = strawberry.field(
+        default=UNSET, description="1 to 200 characters; the serial number where there is none."
+    )
+    site_id: ID | None = strawberry.field(default=UNSET, description="Where it hangs.")
+    time_zone: str | None = strawberry.field(
+        default=UNSET, description="IANA name of the zone that its clock shows; its site's where there is none."
+    )
+
+
+@strawberry.input(description="Changes of a device.")
+class DeviceUpdateInput(MutationInput):
+    """An absent field is unchanged, null clears."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="dev_…")
+    name: str | None = strawberry.field(default=UNSET, description="1 to 200 characters; null: the serial number.")
+    site_id: ID | None = strawberry.field(default=UNSET, description="Where it hangs; null: nowhere in particular.")
+    time_zone: str | None = strawberry.field(default=UNSET, description="IANA name; null: its site's.")
+
+
+@strawberry.input(description="A waiting device to let in, and what to call it.")
+class DeviceApproveInput(MutationInput):
+    """As an update that binds."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="dev_…")
+    name: str | None = strawberry.field(default=UNSET, description="1 to 200 characters; null: the serial number.")
+    site_id: ID | None = strawberry.field(default=UNSET, description="Where it hangs; null: nowhere in particular.")
+    time_zone: str | None = strawberry.field(
+        default=UNSET, description="IANA name; null: its site's. One of the two is needed."
+    )
+
+
+@strawberry.input(description="One device.")
+class DeviceIdInput(MutationInput):
+    """Suspend, resume, retire."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="dev_…")
+
+
+@strawberry.input(description="A person, by PIN: created where nobody has it, changed otherwise.")
+class EmployeeUpsertInput(MutationInput):
+    """An absent field is unchanged, null clears."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    pin: str = strawberry.field(description="1 to 24 letters or digits; leading zeros are part of it.")
+    name: str | None = strawberry.field(default=UNSET, description="At most 200 characters.")
+    external_id: str | None = strawberry.field(default=UNSET, description="Your own key for this person.")
+    card_number: str | None = strawberry.field(default=UNSET, description="The card they hold to a terminal.")
+    privilege: EmployeePrivilege | None = strawberry.field(
+        default=UNSET, description="What they may do at a terminal; null: USER."
+    )
+
+    def person(self) -> Person:
+        """In the domain's words."""
+        return Person(self.pin, self.changes("name", "external_id", "card_number", "privilege"))
+
+
+@strawberry.input(description="One person of many.")
+class EmployeeRowInput(MutationInput):
+    """As EmployeeUpsertInput, without a key of its own."""
+
+    pin: str = strawberry.field(description="1 to 24 letters or digits; each at most once in a list.")
+    name: str | None = strawberry.field(default=UNSET, description="At most 200 characters.")
+    external_id: str | None = strawberry.field(default=UNSET, description="Your own key for this person.")
+    card_number: str | None = strawberry.field(default=UNSET, description="The card they hold to a terminal.")
+    privilege: EmployeePrivilege | None = strawberry.field(
+        default=UNSET, description="What they may do at a terminal; null: USER."
+    )
+
+    def person(self) -> Person:
+        """In the domain's words."""
+        return Person(self.pin, self.changes("name", "external_id", "card_number", "privilege"))
+
+
+@strawberry.input(description="Many people at once; all or none.")
+class EmployeeBulkUpsertInput(MutationInput):
+    """Up to 1000."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    employees: list[EmployeeRowInput] = strawberry.field(description="At most 1000.")
+
+
+@strawberry.input(description="One person.")
+class EmployeeIdInput(MutationInput):
+    """To forget."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="emp_…")
+
+
+@strawberry.input(description="A new key.")
+class ApiKeyCreateInput(MutationInput):
+    """Never stronger than the key that asks."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    name: str = strawberry.field(description="What it is for; 1 to 200 characters.")
+    scopes: list[str] = strawberry.field(description="What it opens, e.g. punches:read; only what your own key opens.")
+    expires_at: datetime | None = strawberry.field(
+        default=UNSET, description="When it stops working; never, where absent. Not after your own key."
+    )
+
+
+@strawberry.input(description="A key to replace.")
+class ApiKeyRotateInput(MutationInput):
+    """The old one works on for a while."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="key_…")
+    grace_seconds: int | None = strawberry.field(
+        default=86400, description="How long the old key still works: 0 to 604800."
+    )
+
+
+@strawberry.input(description="One key.")
+class ApiKeyIdInput(MutationInput):
+    """To revoke."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="key_…")
+
+
+@strawberry.input(description="New addresses for terminals.")
+class EnrollmentRotateInput(MutationInput):
+    """The old ones work on for a while."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    grace_seconds: int | None = strawberry.field(
+        default=86400, description="How long the old addresses still work: 0 to 604800."
+    )
+
+
+@strawberry.input(description="A new receiver of webhooks.")
+class WebhookEndpointCreateInput(MutationInput):
+    """Enabled from the start."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    url: str = strawberry.field(description="https://, on a public address.")
+    description: str | None = strawberry.field(default=UNSET, description="For people; at most 500 characters.")
+    event_types: list[str] | None = strawberry.field(
+        default=UNSET, description="What to send, e.g. punch.created; every type where empty or absent."
+    )
+
+
+@strawberry.input(description="Changes of an endpoint.")
+class WebhookEndpointUpdateInput(MutationInput):
+    """An absent field is unchanged, null clears."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="whk_…")
+    url: str | None = strawberry.field(default=UNSET, description="https://, on a public address; cannot be cleared.")
+    description: str | None = strawberry.field(default=UNSET, description="For people; at most 500 characters.")
+    event_types: list[str] | None = strawberry.field(
+        default=UNSET, description="What to send, the whole list; every type where empty or null."
+    )
+    status: EndpointStatus | None = strawberry.field(
+        default=UNSET, description="ENABLED or PAUSED; a paused endpoint keeps its backlog."
+    )
+
+
+@strawberry.input(description="One endpoint.")
+class WebhookEndpointIdInput(MutationInput):
+    """Delete, test."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="whk_…")
+
+
+@strawberry.input(description="An endpoint whose secret to replace.")
+class WebhookEndpointRotateSecretInput(MutationInput):
+    """Both secrets sign for a while."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="whk_…")
+    grace_seconds: int | None = strawberry.field(
+        default=86400, description="How long the old secret still signs as well: 0 to 604800."
+    )
+
+
+@strawberry.input(description="One delivery.")
+class WebhookDeliveryIdInput(MutationInput):
+    """To retry."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="whd_…")

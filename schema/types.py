@@ -8,7 +8,7 @@ that a key sees what its scopes open and nothing besides.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Annotated
 from uuid import UUID
 
 import orjson
@@ -17,7 +17,19 @@ from strawberry import ID, UNSET
 from strawberry.scalars import JSON
 
 from app import ids
-from app.domain import deliveries, devices, employees, endpoints, enrollments, keys, punches, records, sites, tenants
+from app.domain import (
+    deliveries,
+    devices,
+    employees,
+    endpoints,
+    enrollments,
+    keys,
+    punch_feed,
+    punches,
+    records,
+    sites,
+    tenants,
+)
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
 from app.domain.employees import EmployeePrivilege
@@ -32,7 +44,9 @@ from schema.fields import resolved
 from schema.inputs import PunchFilter, PunchOrder, WebhookDeliveryFilter
 from schema.values import LocalDateTime
 
-T = TypeVar("T")
+WhichPunches = Annotated[PunchFilter | None, strawberry.argument(description="Which of them.")]
+PunchesBy = Annotated[PunchOrder | None, strawberry.argument(description="In which order.")]
+WhichDeliveries = Annotated[WebhookDeliveryFilter | None, strawberry.argument(description="Which of them.")]
 
 
 @strawberry.interface(description="Anything with an id of its own, to be had by `node`.")
@@ -305,8 +319,8 @@ class Device(Node):
         after: After = UNSET,
         last: Last = UNSET,
         before: Before = UNSET,
-        filter: PunchFilter | None = UNSET,
-        order_by: PunchOrder | None = UNSET,
+        filter: WhichPunches = UNSET,
+        order_by: PunchesBy = UNSET,
     ) -> Connection[Punch]:
         """One statement for a whole page of devices."""
         context = info.context
@@ -373,8 +387,8 @@ class Employee(Node):
         after: After = UNSET,
         last: Last = UNSET,
         before: Before = UNSET,
-        filter: PunchFilter | None = UNSET,
-        order_by: PunchOrder | None = UNSET,
+        filter: WhichPunches = UNSET,
+        order_by: PunchesBy = UNSET,
     ) -> Connection[Punch]:
         """One statement for a whole page of people."""
         context = info.context
@@ -418,9 +432,7 @@ class Punch(Node):
         description="The terminal's own number for how it verified; null when it sent none."
     )
     work_code: str | None = strawberry.field(description="What the person typed in as the kind of work.")
-    temperature_celsius: float | None = strawberry.field(
-        description="Body temperature, where it is measured."
-    )
+    temperature_celsius: float | None = strawberry.field(description="Body temperature, where it is measured.")
     mask_worn: bool | None = strawberry.field(description="Whether a mask was seen, where the terminal looks for one.")
     buffered: bool = strawberry.field(
         description="Arrived as part of a backlog (received more than two minutes after it was made)."
@@ -494,6 +506,17 @@ class PunchBatch:
     caught_up: bool = strawberry.field(description="True when nothing newer existed at this moment.")
     head_lag: int = strawberry.field(description="How many feed positions are still ahead.")
 
+    @classmethod
+    def of(cls, context: Context, batch: punch_feed.PunchBatch, previous: str | None) -> PunchBatch:
+        """`previous` is the cursor of the batch before it, or the one that was asked for."""
+        return cls(
+            cursor=context.cursors.write(context.actor.tenant_id, batch.position),
+            previous_cursor=previous,
+            punches=[Punch.of(view) for view in batch.punches],
+            caught_up=batch.caught_up,
+            head_lag=batch.lag,
+        )
+
 
 # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -521,7 +544,7 @@ class WebhookEndpoint(Node):
         after: After = UNSET,
         last: Last = UNSET,
         before: Before = UNSET,
-        filter: WebhookDeliveryFilter | None = UNSET,
+        filter: WhichDeliveries = UNSET,
     ) -> Connection[WebhookDelivery]:
         """One statement for a whole page of endpoints."""
         context = info.context

@@ -30,7 +30,8 @@ PENDING_BOUND: Final = 1000
 
 _FIND: Final = """
 SELECT d.id, d.serial_number, d.name, d.site_id, coalesce(d.time_zone, s.time_zone), d.status, d.registered,
-       $3 = ANY (d.bound_addresses), d.sought_address, d.push_version, d.announced_type
+       $3 = ANY (d.bound_addresses), d.sought_address, d.push_version, d.announced_type,
+       d.muted
 FROM devices d LEFT JOIN sites s ON s.tenant_id = d.tenant_id AND s.id = d.site_id
 WHERE d.tenant_id = $1 AND d.serial_number = $2 AND d.status <> 'RETIRED'
 """
@@ -64,10 +65,10 @@ async def knock(connection: Connection, cursors: Cursors, tenant_id: UUID, seria
     if row is None:
         await _list_stranger(connection, tenant_id, serial, address)
         return Knock(None)
-    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, version, kind = row
+    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, version, kind, muted = row
     snapshot = DeviceSnapshot(device_id, serial_number, name, site_id)
     if status == DeviceStatus.PENDING and registered and zone_name:
-        known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind)
+        known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind, muted)
         return Knock(known, await _bind(connection, cursors, known, address))
     if status != DeviceStatus.ACTIVE or not bound or not zone_name:
         if not bound and sought != address:
@@ -78,7 +79,7 @@ async def knock(connection: Connection, cursors: Cursors, tenant_id: UUID, seria
                 address.value,
             )
         return Knock(None)
-    return Knock(KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind))
+    return Knock(KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind, muted))
 
 
 async def _bind(connection: Connection, cursors: Cursors, known: KnownDevice, address: Address) -> list[Logged]:
@@ -121,6 +122,16 @@ async def _list_stranger(connection: Connection, tenant_id: UUID, serial: str, a
     )
 
 
+async def mute(connection: Connection, tenant_id: UUID, serial: str) -> None:
+    """Remember that a terminal that is not bound was told to send nothing. Purpose "ingest"."""
+    await connection.execute(
+        "UPDATE devices SET muted = true "
+        "WHERE tenant_id = $1 AND serial_number = $2 AND status <> 'RETIRED' AND NOT muted",
+        tenant_id,
+        serial,
+    )
+
+
 async def stamps(connection: Connection, tenant_id: UUID, device_id: UUID) -> dict[str, str]:
     """The resume marks that the terminal sent last, by table. Purpose "ingest"."""
     text = await connection.fetchval(
@@ -151,6 +162,7 @@ FACTS: Final[Mapping[str, str]] = {
     "push_version": "text",
     "announced_type": "text",
     "dialect": "text",
+    "muted": "boolean",
     "reported_user_count": "integer",
     "reported_punch_count": "integer",
 }

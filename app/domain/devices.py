@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Column, ColumnElement, Index, Select, String, select, text
+from sqlalchemy import Boolean, CheckConstraint, Column, ColumnElement, Index, Select, String, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -112,6 +112,8 @@ class Device(SQLModel, table=True):
     #: DeviceType as it was announced ("att", "acc", "pid"): it decides what the later columns of a record mean.
     announced_type: str | None = None
     dialect: str | None = None
+    #: Whether its last handshake told it to send nothing, because it was not bound then.
+    muted: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default="false"))
     clock_skew_ms: int | None = None
     reported_user_count: int | None = None
     reported_punch_count: int | None = None

@@ -111,10 +111,10 @@ def spell(token: str, label: str, settings: Settings) -> Addresses:
     return Addresses(f"{settings.public_url.rstrip('/')}/d/{token}", host)
 
 
-async def rotate(session: Session, tenant_id: UUID, grace: timedelta, vault: Vault) -> Enrollment:
-    """A new address; every older one works until the grace period ends, or its own end if that comes first."""
+async def rotate(session: Session, tenant_id: UUID, grace: timedelta, vault: Vault) -> tuple[Enrollment, str, str]:
+    """A new address, as `issue` has it; older ones work until the grace period ends, or till their own end if sooner."""
     check_grace(grace)
-    row, _, _ = issue(tenant_id, vault)
+    row, token, label = issue(tenant_id, vault)
     connection = await driver(session)
     # One rotation at a time: the second retires what the first has made.
     await connection.fetch("SELECT id FROM enrollments WHERE tenant_id = $1 ORDER BY id FOR UPDATE", tenant_id)
@@ -125,7 +125,7 @@ async def rotate(session: Session, tenant_id: UUID, grace: timedelta, vault: Vau
         now() + grace,
     )
     await add(connection, row)
-    return row
+    return row, token, label
 
 
 def _purpose(tenant_id: UUID, part: str) -> str:

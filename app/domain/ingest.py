@@ -36,6 +36,8 @@ class KnownDevice:
     zone: ZoneInfo
     push_version: str | None = None
     announced_type: str | None = None
+    #: Whether it was told to send nothing, before it was bound. It goes on doing so until it is told to CHECK.
+    muted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _read_attlog(reading: Reading, upload: Upload) -> None:
         if log.extra not in named:
             named[log.extra] = _columns(device, log)
         columns = named[log.extra]
-        if columns and columns.record_type == 1:
+        if columns and columns.is_identity_check:
             identity_checks.append(log.raw)
             continue
         punched_at = clock.instant(log.wall_time, device.zone)

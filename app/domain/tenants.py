@@ -104,6 +104,16 @@ async def list_all(connection: Connection) -> list[Tenant]:
     return [Tenant(**dict(row)) for row in rows]
 
 
+async def get_any(connection: Connection, tenant_id: UUID) -> Tenant:
+    """Any tenant, for the operator. TenantNotFound."""
+    row = await connection.fetchrow(
+        "SELECT id, name, plan, trial_ends_at, created_at FROM tenants WHERE id = $1", tenant_id
+    )
+    if row is None:
+        raise TenantNotFound(tenant_id)
+    return Tenant(**dict(row))
+
+
 async def activate(connection: Connection, tenant_id: UUID) -> Tenant:
     """The plan is paid: the trial is over for good. TenantNotFound."""
     return await _settle(connection, tenant_id, Plan.ACTIVE, "NULL")

@@ -1,8 +1,8 @@
 """Where terminals dial in: `/iclock/…` on the shared address, on a tenant's own URL and on its own host name.
 
 A raw ASGI callable, because this is the hot path. The body is read as bytes whatever the content type says, counted as
-it comes; nothing is parsed by a framework, nothing redirected. `OK` leaves only after the commit, and every other answer
-is plain text that does not begin with OK, so that the terminal keeps its records and comes back.
+it comes; nothing is parsed by a framework, nothing redirected. `OK` leaves only after the commit; every other answer is
+plain text that does not begin with OK, so that the terminal keeps its records and comes back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
@@ -29,7 +29,8 @@ from app.errors import ServiceUnavailable
 from app.settings import Settings
 from app.vault import Vault
 from app.web.intake import Intake, Ring
-from protocol.adms import replies
+from protocol.adms import records, replies
+from protocol.adms.commands import command_line
 from protocol.adms.errors import AdmsError
 from protocol.adms.records import option, read_options
 from protocol.adms.requests import (
@@ -55,6 +56,7 @@ _BELIEVED_SECONDS: Final = 2.0
 _KNOWN_BOUND: Final = 20_000
 _NOTE_SECONDS: Final = 1.0
 _ERROR_DELAY: Final = 30
+_PIECE_BYTES: Final = 64 * 1024
 
 _NOT_BOUND: Final = (403, b"This terminal is not known here.")
 _TOO_LARGE: Final = (413, b"Too large.")
@@ -162,7 +164,7 @@ class Iclock:
             return _TOO_MANY
         device = await self._device(address, request.serial)
         if device is None:
-            return (200, self._greet_stranger(request)) if isinstance(request, Hello) else _NOT_BOUND
+            return (200, await self._greet_stranger(address, request)) if isinstance(request, Hello) else _NOT_BOUND
         return 200, await self._serve(device, request)
 
     def _address(self, prefix: str, headers: Mapping[bytes, bytes]) -> str:
@@ -214,14 +216,7 @@ class Iclock:
         return device
 
     async def _knock(self, address: str, serial: str) -> KnownDevice | None:
-        mode = self._settings.shared_address
-        async with self._db.across("lookup") as connection:
-            if address:
-                tenant_id = await bindings.tenant_of_address(connection, self._vault.recognise(address))
-            elif mode == "off":
-                tenant_id = None
-            else:
-                tenant_id = await bindings.tenant_of_serial(connection, serial, approve=mode == "approve")
+        tenant_id = await self._tenant(address, serial)
         if tenant_id is None:
             return None
         kind = Address.OWN if address else Address.SHARED
@@ -230,8 +225,21 @@ class Iclock:
         self._ring(came.logged)
         return came.device
 
-    def _greet_stranger(self, request: Hello) -> bytes:
+    async def _tenant(self, address: str, serial: str) -> UUID | None:
+        mode = self._settings.shared_address
+        if not address and mode == "off":
+            return None
+        async with self._db.across("lookup") as connection:
+            if address:
+                return await bindings.tenant_of_address(connection, self._vault.recognise(address))
+            return await bindings.tenant_of_serial(connection, serial, approve=mode == "approve")
+
+    async def _greet_stranger(self, address: str, request: Hello) -> bytes:
         """A handshake that asks for no data and leaves the terminal's clock alone."""
+        tenant_id = await self._tenant(address, request.serial)
+        if tenant_id is not None:
+            async with self._db.across("ingest", [tenant_id]) as connection:
+                await bindings.mute(connection, tenant_id, request.serial)
         return replies.options_block(
             request.serial, stamps={}, time_zone_offset=None, delay=60, error_delay=60, ask_for_data=False
         )
@@ -250,6 +258,8 @@ class Iclock:
                     "reported_punch_count": info and info.attlogs,
                 }
                 self._met(device, Contact(received_at, facts=facts))
+                if device.muted:
+                    return command_line("1", "CHECK")
             case TimeRequest():
                 self._met(device, Contact(received_at))
                 return replies.time_reply(received_at.astimezone(device.zone))
@@ -262,23 +272,23 @@ class Iclock:
         return replies.ok()
 
     async def _take(self, device: KnownDevice, upload: Upload, received_at: datetime) -> bytes:
-        # Reading a large body in one go would hold up every other terminal.
-        large = len(upload.body) > 256 * 1024
-        reading = (
-            await asyncio.to_thread(ingest.read, device, upload, received_at)
-            if large
-            else ingest.read(device, upload, received_at)
-        )
-        await self._intake.submit(reading)
-        telemetry.RECORDS.labels("read").inc(len(reading.punches))
-        telemetry.RECORDS.labels("rejected").inc(len(reading.rejected))
+        # A backlog of days goes piece by piece: reading it at once would hold up every other terminal, and storing it
+        # at once would outlast the statement's deadline. Cut short, nothing is acknowledged; what the earlier pieces
+        # stored is recognised when it comes again.
+        count: int | None = None
+        for body in records.pieces(upload.body, _PIECE_BYTES) if upload.table == "ATTLOG" else (upload.body,):
+            reading = ingest.read(device, replace(upload, body=body), received_at)
+            await self._intake.submit(reading)
+            telemetry.RECORDS.labels("read").inc(len(reading.punches))
+            telemetry.RECORDS.labels("rejected").inc(len(reading.rejected))
+            count = reading.count if count is None else count + (reading.count or 0)
         contact = Contact(received_at)
         if upload.stamp:
             contact.stamps[upload.table] = upload.stamp
         if upload.table == "OPTIONS":
             contact.facts = _facts(read_options(upload.body))
         self._met(device, contact)
-        return replies.ok(reading.count)
+        return replies.ok(count)
 
     async def _keep(self, device: KnownDevice, received_at: datetime, table: str, body: bytes) -> None:
         """Bytes that mean nothing to us yet: kept, acknowledged."""
@@ -292,6 +302,7 @@ class Iclock:
             "push_version": request.pushver,
             "announced_type": request.device_type,
             "dialect": "ATTENDANCE" if request.device_type != "acc" else "SECURITY",
+            "muted": False,
         }
         self._met(device, Contact(received_at, facts=facts))
         async with self._db.across("ingest", [device.tenant_id]) as connection:

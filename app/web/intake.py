@@ -63,7 +63,8 @@ class Intake:
     async def submit(self, reading: Reading) -> None:
         """Return once everything in `reading` is committed; raise ServiceUnavailable if it may not be."""
         weight = max(reading.weight, 1)
-        if self._waiting + weight > self._bound:
+        # The first in line is always let in, or one longer than the queue could never be stored.
+        if self._waiting and self._waiting + weight > self._bound:
             raise ServiceUnavailable("Too much is waiting to be stored. Try again.")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((reading, future))

@@ -69,8 +69,8 @@ _USERS = frozenset({"USER", "USERINFO"})
 class AttLog(NamedTuple):
     """One attendance line, in the terminal's own words. Columns from the sixth on are `extra`, verbatim and in order.
 
-    A named tuple, not a frozen dataclass: as immutable, and it takes 0.3 instead of 1.3 microseconds to make, which
-    nearly doubles what `read_attlog` reads in a second.
+    A named tuple, not a frozen dataclass: as immutable, and a microsecond cheaper to make, which is a third of what
+    reading a line would cost otherwise. It equals a bare tuple of the same values; nothing here relies on that.
     """
 
     pin: str

@@ -191,7 +191,7 @@ async def test_an_endpoint_gets_the_types_it_asked_for(
 async def test_a_failure_is_tried_again_with_the_same_ids_and_bytes(
     own_db: Database, cursors: Cursors, endpoint: Endpoint, receiver: Receiver, start_worker: StartWorker
 ) -> None:
-    receiver.then(Answer(500, body=b"not now"), RESET)
+    receiver.then(RESET, Answer(500, body=b"not now"))
     await happen(own_db, cursors, endpoint.tenant_id)
 
     async with start_worker():
@@ -200,8 +200,8 @@ async def test_a_failure_is_tried_again_with_the_same_ids_and_bytes(
     assert [request.attempt for request in receiver.requests] == [1, 2, 3]
     assert len({(request.delivery, request.event_id, request.body) for request in receiver.requests}) == 1
     assert await attempts(own_db, endpoint.tenant_id) == [
-        {"number": 1, "status_code": 500, "error": None, "response_body": "not now"},
-        {"number": 2, "status_code": None, "error": "connect", "response_body": None},
+        {"number": 1, "status_code": None, "error": "connect", "response_body": None},
+        {"number": 2, "status_code": 500, "error": None, "response_body": "not now"},
         {"number": 3, "status_code": 200, "error": None, "response_body": "ok"},
     ]
 

@@ -161,6 +161,7 @@ def upgrade() -> None:
         sa.Column("push_version", sa.String(), nullable=True),
         sa.Column("announced_type", sa.String(), nullable=True),
         sa.Column("dialect", sa.String(), nullable=True),
+        sa.Column("muted", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("clock_skew_ms", sa.Integer(), nullable=True),
         sa.Column("reported_user_count", sa.Integer(), nullable=True),
         sa.Column("reported_punch_count", sa.Integer(), nullable=True),

@@ -1,0 +1,511 @@
+"""Root mutations: a scope, a verb of the domain, a payload. What they share is `_run`.
+
+A verb runs in one transaction together with its idempotency key. A refusal that the caller can act on rolls it back and
+becomes a `userErrors` entry; everything else is an entry of `errors`. Events are rung out after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+from uuid import UUID
+
+import strawberry
+from graphql import (
+    FieldNode,
+    FragmentSpreadNode,
+    GraphQLIncludeDirective,
+    GraphQLResolveInfo,
+    GraphQLSkipDirective,
+    InlineFragmentNode,
+    SelectionSetNode,
+    get_directive_values,
+)
+from strawberry import UNSET
+
+from app import ids
+from app.database import Session
+from app.domain import (
+    addresses,
+    bindings,
+    deliveries,
+    devices,
+    employees,
+    endpoints,
+    enrollments,
+    idempotency,
+    keys,
+    outbox,
+    roster,
+    sites,
+)
+from app.domain.events import Logged
+from app.domain.keys import Actor, PermissionDenied, Unauthenticated
+from app.errors import AppError, doc_url
+from schema.context import Context, Info
+from schema.fields import resolved
+from schema.inputs import (
+    ApiKeyCreateInput,
+    ApiKeyIdInput,
+    ApiKeyRotateInput,
+    DeviceApproveInput,
+    DeviceIdInput,
+    DeviceRegisterInput,
+    DeviceUpdateInput,
+    EmployeeBulkUpsertInput,
+    EmployeeIdInput,
+    EmployeeUpsertInput,
+    EnrollmentRotateInput,
+    MutationInput,
+    SiteCreateInput,
+    SiteDeleteInput,
+    SiteUpdateInput,
+    WebhookDeliveryIdInput,
+    WebhookEndpointCreateInput,
+    WebhookEndpointIdInput,
+    WebhookEndpointRotateSecretInput,
+    WebhookEndpointUpdateInput,
+    read_grace,
+    read_id,
+)
+from schema.payloads import (
+    Answer,
+    ApiKeyPayload,
+    ApiKeySecretPayload,
+    DeletePayload,
+    DevicePayload,
+    EmployeeBulkPayload,
+    EmployeePayload,
+    EnrollmentPayload,
+    SitePayload,
+    UserError,
+    WebhookDeliveryPayload,
+    WebhookEndpointPayload,
+    WebhookEndpointSecretPayload,
+)
+
+E = TypeVar("E")
+
+#: Not about the input, so not for `userErrors`.
+_TOP_LEVEL: Final = (
+    Unauthenticated,
+    PermissionDenied,
+    idempotency.KeyReused,
+    idempotency.InProgress,
+    idempotency.KeyAmbiguous,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[E]):
+    """What a verb did."""
+
+    entity: E
+    #: Enough to find the entity again; see `idempotency`.
+    outcome: dict[str, Any]
+    logged: Sequence[Logged] = ()
+    #: Shown now and never again.
+    secret: str | None = None
+    #: Deliveries became due without an event.
+    due: bool = False
+
+
+Verb = Callable[[Session, Actor], Awaitable[Done[E]]]
+Recall = Callable[[Session, UUID, dict[str, Any]], Awaitable[E | None]]
+
+
+async def _run(info: Info, scope: str, input: MutationInput, verb: Verb[E], recall: Recall[E]) -> Answer[E]:
+    """Do it once. The actor needs `scope`; `recall` finds the entity of an earlier call by its outcome."""
+    context = info.context
+    actor = context.actor.may(scope)
+    try:
+        call = _call(info, input)
+        async with context.db.write(actor.tenant_id) as session:
+            done = await idempotency.once(session, actor.tenant_id, call, partial(verb, session, actor))
+            if isinstance(done, idempotency.Replay):
+                context.response_headers["Idempotent-Replayed"] = "true"
+                return Answer(await recall(session, actor.tenant_id, done.outcome), replay=True)
+    except AppError as exc:
+        if not 400 <= exc.status < 500 or isinstance(exc, _TOP_LEVEL):
+            raise
+        return Answer(errors=[_user_error(context, exc)])
+    context.refresh()
+    context.ring(done.logged)
+    if done.due and not done.logged:
+        context.bell.ring(outbox.DELIVERIES, b"1")
+    return Answer(done.entity, done.secret)
+
+
+def _call(info: Info, input: MutationInput) -> idempotency.Call | None:
+    raw: GraphQLResolveInfo[Context] = info._raw_info  # noqa: SLF001  Strawberry shows less than we need
+    given = input.idempotency_key if input.idempotency_key is not UNSET else None
+    header = info.context.idempotency_header
+    key = idempotency.choose_key(given, header, 0 if header is None else _count_fields(raw))
+    return None if key is None else idempotency.call(raw.field_name, key, input.arguments())
+
+
+def _count_fields(raw: GraphQLResolveInfo[Context]) -> int:
+    """How many mutations this request runs."""
+    names: set[str] = set()
+
+    def walk(selections: SelectionSetNode) -> None:
+        for node in selections.selections:
+            skip = get_directive_values(GraphQLSkipDirective, node, raw.variable_values)
+            include = get_directive_values(GraphQLIncludeDirective, node, raw.variable_values)
+            if (skip and skip["if"]) or (include and not include["if"]):
+                continue
+            if isinstance(node, FieldNode):
+                if not node.name.value.startswith("__"):
+                    names.add(node.alias.value if node.alias else node.name.value)
+            elif isinstance(node, InlineFragmentNode):
+                walk(node.selection_set)
+            elif isinstance(node, FragmentSpreadNode):
+                walk(raw.fragments[node.name.value].selection_set)
+
+    walk(raw.operation.selection_set)
+    return len(names)
+
+
+def _user_error(context: Context, exc: AppError) -> UserError:
+    return UserError(
+        code=exc.code,
+        message=exc.message,
+        doc_url=doc_url(context.settings.public_url, exc.code),
+        path=list(exc.path) or None,
+    )
+
+
+def _by_id(find: Callable[[Session, UUID, Sequence[UUID]], Awaitable[Mapping[UUID, E]]]) -> Recall[E]:
+    async def recall(session: Session, tenant_id: UUID, outcome: dict[str, Any]) -> E | None:
+        entity_id = UUID(outcome["id"])
+        return (await find(session, tenant_id, [entity_id])).get(entity_id)
+
+    return recall
+
+
+def _gone(prefix: ids.Prefix) -> Recall[tuple[ids.Prefix, UUID]]:
+    async def recall(_session: Session, _tenant_id: UUID, outcome: dict[str, Any]) -> tuple[ids.Prefix, UUID]:
+        return prefix, UUID(outcome["id"])
+
+    return recall
+
+
+def _outcome(entity_id: UUID) -> dict[str, Any]:
+    return {"id": str(entity_id)}
+
+
+def _url_rules(context: Context) -> Callable[[str], None]:
+    settings = context.settings
+    guard = addresses.AddressGuard(settings.webhook_allow_networks)
+    return partial(addresses.check_url, allow_http=settings.webhook_allow_http, guard=guard)
+
+
+@strawberry.type(description="Writes. Each happens whole or not at all, and once per idempotency key.")
+class Mutation:
+    """The contract's root."""
+
+    # ── sites ────────────────────────────────────────────────────────────────────────────────────────
+
+    @resolved("Add a place.")
+    async def site_create(self, info: Info, input: SiteCreateInput) -> SitePayload | None:
+        """devices:write."""
+
+        async def create(session: Session, actor: Actor) -> Done[sites.Site]:
+            site = await sites.create(session, actor.tenant_id, input.name, input.time_zone)
+            return Done(site, _outcome(site.id))
+
+        return SitePayload.of(await _run(info, "devices:write", input, create, _by_id(sites.by_ids)))
+
+    @resolved("Change a place's name or zone. A new zone applies to punches that arrive after it.")
+    async def site_update(self, info: Info, input: SiteUpdateInput) -> SitePayload | None:
+        """devices:write."""
+
+        async def update(session: Session, actor: Actor) -> Done[sites.Site]:
+            site_id = read_id("sit", input.id)
+            site = await sites.update(session, actor.tenant_id, site_id, input.changes("name", "time_zone"))
+            return Done(site, _outcome(site.id))
+
+        return SitePayload.of(await _run(info, "devices:write", input, update, _by_id(sites.by_ids)))
+
+    @resolved("Remove a place where no device hangs any more.")
+    async def site_delete(self, info: Info, input: SiteDeleteInput) -> DeletePayload | None:
+        """devices:write."""
+
+        async def delete(session: Session, actor: Actor) -> Done[tuple[ids.Prefix, UUID]]:
+            site_id = read_id("sit", input.id)
+            await sites.delete(session, actor.tenant_id, site_id)
+            return Done(("sit", site_id), _outcome(site_id))
+
+        return DeletePayload.of(await _run(info, "devices:write", input, delete, _gone("sit")))
+
+    # ── devices ──────────────────────────────────────────────────────────────────────────────────────
+
+    @resolved("Expect a terminal. A zone is needed, its own or its site's: time_zone_required otherwise.")
+    async def device_register(self, info: Info, input: DeviceRegisterInput) -> DevicePayload | None:
+        """devices:write."""
+
+        async def register(session: Session, actor: Actor) -> Done[devices.Device]:
+            given = input.changes("name", "site_id", "time_zone")
+            site_id = given.get("site_id")
+            device = await devices.register(
+                session,
+                actor.tenant_id,
+                input.serial_number,
+                name=given.get("name"),
+                site_id=None if site_id is None else read_id("sit", site_id, "siteId"),
+                time_zone=given.get("time_zone"),
+            )
+            return Done(device, _outcome(device.id))
+
+        return DevicePayload.of(await _run(info, "devices:write", input, register, _by_id(devices.by_ids)))
+
+    @resolved("Change a device's name, site or zone. A new zone applies to punches that arrive after it.")
+    async def device_update(self, info: Info, input: DeviceUpdateInput) -> DevicePayload | None:
+        """devices:write."""
+
+        async def update(session: Session, actor: Actor) -> Done[devices.Device]:
+            device_id = read_id("dev", input.id)
+            device = await devices.update(session, actor.tenant_id, device_id, _device_changes(input))
+            return Done(device, _outcome(device.id))
+
+        return DevicePayload.of(await _run(info, "devices:write", input, update, _by_id(devices.by_ids)))
+
+    @resolved("Approve a PENDING device of this tenant's list. It needs a zone, its own or its site's.")
+    async def device_approve(self, info: Info, input: DeviceApproveInput) -> DevicePayload | None:
+        """devices:write."""
+        context = info.context
+
+        async def approve(session: Session, actor: Actor) -> Done[devices.Device]:
+            device, logged = await bindings.approve(
+                session,
+                context.cursors,
+                actor.tenant_id,
+                read_id("dev", input.id),
+                _device_changes(input),
+                shared=context.settings.shared_address == "approve",
+            )
+            return Done(device, _outcome(device.id), logged)
+
+        return DevicePayload.of(await _run(info, "devices:write", input, approve, _by_id(devices.by_ids)))
+
+    @resolved("Stop hearing a device; it keeps its records meanwhile.")
+    async def device_suspend(self, info: Info, input: DeviceIdInput) -> DevicePayload | None:
+        """devices:write."""
+        return await _move(info, input, devices.suspend)
+
+    @resolved("Hear a suspended device again.")
+    async def device_resume(self, info: Info, input: DeviceIdInput) -> DevicePayload | None:
+        """devices:write."""
+        return await _move(info, input, devices.resume)
+
+    @resolved("Take a device out of service for good. Its punches stay; its serial number may be registered anew.")
+    async def device_retire(self, info: Info, input: DeviceIdInput) -> DevicePayload | None:
+        """devices:write."""
+        return await _move(info, input, devices.retire)
+
+    # ── employees ────────────────────────────────────────────────────────────────────────────────────
+
+    @resolved(
+        "Create or change by PIN. Of the punches that waited for this PIN, the newest 1000 are sent as punch.matched."
+    )
+    async def employee_upsert(self, info: Info, input: EmployeeUpsertInput) -> EmployeePayload | None:
+        """employees:write."""
+
+        async def upsert(session: Session, actor: Actor) -> Done[employees.Employee]:
+            person, logged = await roster.upsert(session, info.context.cursors, actor.tenant_id, input.person())
+            return Done(person, _outcome(person.id), logged)
+
+        return EmployeePayload.of(await _run(info, "employees:write", input, upsert, _by_id(employees.by_ids)))
+
+    @resolved("Up to 1000 at once; all or none.")
+    async def employee_bulk_upsert(self, info: Info, input: EmployeeBulkUpsertInput) -> EmployeeBulkPayload | None:
+        """employees:write."""
+
+        async def upsert(session: Session, actor: Actor) -> Done[list[employees.Employee]]:
+            wanted = [row.person() for row in input.employees]
+            people, logged = await roster.upsert_all(session, info.context.cursors, actor.tenant_id, wanted)
+            return Done(people, {"ids": [str(person.id) for person in people]}, logged)
+
+        async def recall(session: Session, tenant_id: UUID, outcome: dict[str, Any]) -> list[employees.Employee]:
+            wanted = [UUID(text) for text in outcome["ids"]]
+            found = await employees.by_ids(session, tenant_id, wanted)
+            return [found[employee_id] for employee_id in wanted if employee_id in found]
+
+        return EmployeeBulkPayload.of(await _run(info, "employees:write", input, upsert, recall))
+
+    @resolved("Removes the person here; punches keep the PIN.")
+    async def employee_delete(self, info: Info, input: EmployeeIdInput) -> DeletePayload | None:
+        """employees:write."""
+
+        async def delete(session: Session, actor: Actor) -> Done[tuple[ids.Prefix, UUID]]:
+            employee_id = read_id("emp", input.id)
+            await roster.delete(session, actor.tenant_id, employee_id)
+            return Done(("emp", employee_id), _outcome(employee_id))
+
+        return DeletePayload.of(await _run(info, "employees:write", input, delete, _gone("emp")))
+
+    # ── keys and addresses ───────────────────────────────────────────────────────────────────────────
+
+    @resolved("A new key, never stronger than the one that asks. Its secret is shown once.")
+    async def api_key_create(self, info: Info, input: ApiKeyCreateInput) -> ApiKeySecretPayload | None:
+        """keys:write."""
+
+        async def create(session: Session, actor: Actor) -> Done[keys.ApiKey]:
+            expires_at = None if input.expires_at is UNSET else input.expires_at
+            key, secret = await keys.create(
+                session, actor, input.name, input.scopes, expires_at=expires_at, vault=info.context.vault
+            )
+            return Done(key, _outcome(key.id), secret=secret)
+
+        return ApiKeySecretPayload.of(await _run(info, "keys:write", input, create, _by_id(keys.by_ids)))
+
+    @resolved("The old key works until graceSeconds have passed. The new one is like it; its secret is shown once.")
+    async def api_key_rotate(self, info: Info, input: ApiKeyRotateInput) -> ApiKeySecretPayload | None:
+        """keys:write."""
+
+        async def rotate(session: Session, actor: Actor) -> Done[keys.ApiKey]:
+            key_id, grace = read_id("key", input.id), read_grace(input.grace_seconds)
+            key, secret = await keys.rotate(session, actor, key_id, grace, info.context.vault)
+            return Done(key, _outcome(key.id), secret=secret)
+
+        return ApiKeySecretPayload.of(await _run(info, "keys:write", input, rotate, _by_id(keys.by_ids)))
+
+    @resolved("End a key: it stops working everywhere, open sockets included, within 5 s.")
+    async def api_key_revoke(self, info: Info, input: ApiKeyIdInput) -> ApiKeyPayload | None:
+        """keys:write."""
+
+        async def revoke(session: Session, actor: Actor) -> Done[keys.ApiKey]:
+            key = await keys.revoke(session, actor.tenant_id, read_id("key", input.id))
+            return Done(key, _outcome(key.id))
+
+        return ApiKeyPayload.of(await _run(info, "keys:write", input, revoke, _by_id(keys.by_ids)))
+
+    @resolved("New host and URL for terminals; the old ones work until graceSeconds have passed.")
+    async def enrollment_rotate(self, info: Info, input: EnrollmentRotateInput) -> EnrollmentPayload | None:
+        """devices:write."""
+        context = info.context
+
+        async def recall(session: Session, tenant_id: UUID, _outcome: dict[str, Any]) -> enrollments.Addresses | None:
+            return await enrollments.addresses(session, tenant_id, context.vault, context.settings)
+
+        async def rotate(session: Session, actor: Actor) -> Done[enrollments.Addresses]:
+            grace = read_grace(input.grace_seconds)
+            row, token, label = await enrollments.rotate(session, actor.tenant_id, grace, context.vault)
+            return Done(enrollments.spell(token, label, context.settings), _outcome(row.id))
+
+        return EnrollmentPayload.of(await _run(info, "devices:write", input, rotate, recall))
+
+    # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
+
+    @resolved("A new receiver. Its secret is shown once.")
+    async def webhook_endpoint_create(
+        self, info: Info, input: WebhookEndpointCreateInput
+    ) -> WebhookEndpointSecretPayload | None:
+        """webhooks:write."""
+
+        async def create(session: Session, actor: Actor) -> Done[endpoints.Endpoint]:
+            given = input.changes("description", "event_types")
+            endpoint, secret = await endpoints.create(
+                session,
+                actor.tenant_id,
+                input.url,
+                description=given.get("description"),
+                event_types=given.get("event_types") or (),
+                check_url=_url_rules(info.context),
+                vault=info.context.vault,
+            )
+            return Done(endpoint, _outcome(endpoint.id), secret=secret)
+
+        answer = await _run(info, "webhooks:write", input, create, _by_id(endpoints.by_ids))
+        return WebhookEndpointSecretPayload.of(answer)
+
+    @resolved("Change, pause or enable a receiver. Paused, it keeps its backlog; enabled, it gets it at once.")
+    async def webhook_endpoint_update(
+        self, info: Info, input: WebhookEndpointUpdateInput
+    ) -> WebhookEndpointPayload | None:
+        """webhooks:write."""
+
+        async def update(session: Session, actor: Actor) -> Done[endpoints.Endpoint]:
+            endpoint = await endpoints.update(
+                session,
+                actor.tenant_id,
+                read_id("whk", input.id),
+                input.changes("url", "description", "event_types", "status"),
+                check_url=_url_rules(info.context),
+            )
+            return Done(endpoint, _outcome(endpoint.id), due=endpoint.status == endpoints.EndpointStatus.ENABLED)
+
+        answer = await _run(info, "webhooks:write", input, update, _by_id(endpoints.by_ids))
+        return WebhookEndpointPayload.of(answer)
+
+    @resolved("Send nothing more there. What waits is cancelled; deliveries stay readable.")
+    async def webhook_endpoint_delete(self, info: Info, input: WebhookEndpointIdInput) -> DeletePayload | None:
+        """webhooks:write."""
+
+        async def delete(session: Session, actor: Actor) -> Done[tuple[ids.Prefix, UUID]]:
+            endpoint_id = read_id("whk", input.id)
+            await endpoints.delete(session, actor.tenant_id, endpoint_id)
+            return Done(("whk", endpoint_id), _outcome(endpoint_id))
+
+        return DeletePayload.of(await _run(info, "webhooks:write", input, delete, _gone("whk")))
+
+    @resolved("A new secret. Both secrets sign until the grace period ends.")
+    async def webhook_endpoint_rotate_secret(
+        self, info: Info, input: WebhookEndpointRotateSecretInput
+    ) -> WebhookEndpointSecretPayload | None:
+        """webhooks:write."""
+
+        async def rotate(session: Session, actor: Actor) -> Done[endpoints.Endpoint]:
+            endpoint_id, grace = read_id("whk", input.id), read_grace(input.grace_seconds)
+            endpoint, secret = await endpoints.rotate_secret(
+                session, actor.tenant_id, endpoint_id, grace, info.context.vault
+            )
+            return Done(endpoint, _outcome(endpoint.id), secret=secret)
+
+        answer = await _run(info, "webhooks:write", input, rotate, _by_id(endpoints.by_ids))
+        return WebhookEndpointSecretPayload.of(answer)
+
+    @resolved("Queues a webhook.test event and answers with its delivery; follow it by webhookDeliveryChanged.")
+    async def webhook_endpoint_test(self, info: Info, input: WebhookEndpointIdInput) -> WebhookDeliveryPayload | None:
+        """webhooks:write."""
+
+        async def test(session: Session, actor: Actor) -> Done[deliveries.Delivery]:
+            endpoint_id = read_id("whk", input.id)
+            delivery_id, logged = await outbox.send_test(session, info.context.cursors, actor.tenant_id, endpoint_id)
+            delivery = (await deliveries.by_ids(session, actor.tenant_id, [delivery_id]))[delivery_id]
+            return Done(delivery, _outcome(delivery_id), logged)
+
+        answer = await _run(info, "webhooks:write", input, test, _by_id(deliveries.by_ids))
+        return WebhookDeliveryPayload.of(answer)
+
+    @resolved("Try an exhausted or waiting delivery again now.")
+    async def webhook_delivery_retry(self, info: Info, input: WebhookDeliveryIdInput) -> WebhookDeliveryPayload | None:
+        """webhooks:write."""
+
+        async def retry(session: Session, actor: Actor) -> Done[deliveries.Delivery]:
+            delivery_id = read_id("whd", input.id)
+            await deliveries.retry(session, actor.tenant_id, delivery_id)
+            delivery = (await deliveries.by_ids(session, actor.tenant_id, [delivery_id]))[delivery_id]
+            return Done(delivery, _outcome(delivery_id), due=True)
+
+        answer = await _run(info, "webhooks:write", input, retry, _by_id(deliveries.by_ids))
+        return WebhookDeliveryPayload.of(answer)
+
+
+def _device_changes(input: DeviceUpdateInput | DeviceApproveInput) -> dict[str, Any]:
+    changes = input.changes("name", "site_id", "time_zone")
+    if changes.get("site_id") is not None:
+        changes["site_id"] = read_id("sit", changes["site_id"], "siteId")
+    return changes
+
+
+async def _move(
+    info: Info, input: DeviceIdInput, verb: Callable[[Session, UUID, UUID], Awaitable[devices.Device]]
+) -> DevicePayload:
+    async def move(session: Session, actor: Actor) -> Done[devices.Device]:
+        device = await verb(session, actor.tenant_id, read_id("dev", input.id))
+        return Done(device, _outcome(device.id))
+
+    return DevicePayload.of(await _run(info, "devices:write", input, move, _by_id(devices.by_ids)))

@@ -1,0 +1,85 @@
+"""Root subscriptions. A resolver turns a feed of the domain into batches; sending, bounding and ending are the socket's."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Any, Final, TypeVar
+
+import strawberry
+from strawberry import UNSET
+
+from app.domain import punches
+from app.domain.feed import FeedStart, insist
+from app.domain.punch_feed import PunchFeed
+from app.errors import InvalidInput
+from app.paging import LARGEST_SIZE, PageTooLarge
+from schema.context import Info
+from schema.inputs import PunchFilter
+from schema.types import PunchBatch
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+BATCH_SIZE: Final = 50
+#: Seconds after which a batch that could not be completed is given again.
+GIVE_AGAIN: Final = 1.0
+
+
+def _subscription(description: str) -> Callable[[F], F]:
+    """A method that streams a field, with its type kept."""
+    decorate: Callable[[F], F] = strawberry.subscription(description=description)
+    return decorate
+
+
+@strawberry.type(description="What can be followed.")
+class Subscription:
+    """Every field resumes by cursor and loses nothing."""
+
+    @_subscription(
+        "The live attendance feed. Answers at once with a first batch (empty when there is nothing), so that a client "
+        "always holds a cursor; then batches as things are committed (commits may be merged, and are split at "
+        "maxBatch, at most 100), and an empty checkpoint at least every 15 s. With `after`: everything since that "
+        "cursor, then live, with no gap and no repeat; `after` that is not null overrides `from`. A filter sees each "
+        "punch as it is when read."
+    )
+    async def punches(
+        self,
+        info: Info,
+        *,
+        after: Annotated[
+            str | None, strawberry.argument(description="The last batch's cursor; overrides `from`.")
+        ] = UNSET,
+        from_: Annotated[
+            FeedStart | None, strawberry.argument(name="from", description="Where to begin without a cursor.")
+        ] = FeedStart.NOW,
+        filter: Annotated[PunchFilter | None, strawberry.argument(description="Which punches.")] = UNSET,
+        max_batch: Annotated[
+            int | None, strawberry.argument(description="Punches in a batch, at most 100.")
+        ] = BATCH_SIZE,
+    ) -> AsyncGenerator[PunchBatch]:
+        """CursorInvalid, CursorExpired."""
+        context = info.context
+        tenant_id = context.actor.may("punches:read").tenant_id
+        most = BATCH_SIZE if max_batch is None else max_batch
+        if most > LARGEST_SIZE:
+            raise PageTooLarge
+        if most < 1:
+            raise InvalidInput("A batch holds at least one punch.", path=("maxBatch",))
+        wanted = filter.wanted() if filter else punches.EVERY
+        cursor = None if after is UNSET else after
+        position = await insist(partial(context.feed.locate, tenant_id, cursor, from_ or FeedStart.NOW))
+        reader = PunchFeed(context.feed, context.db, tenant_id, wanted=wanted, most=most)
+        async with aclosing(reader.follow(position)) as batches:
+            async for batch in batches:
+                shown = PunchBatch.of(context, batch, cursor)
+                cursor = shown.cursor
+                while True:
+                    context.refresh()
+                    context.unsent = False
+                    yield shown
+                    if not context.unsent:
+                        break
+                    await asyncio.sleep(GIVE_AGAIN * random.uniform(0.5, 1))  # noqa: S311
