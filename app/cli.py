@@ -94,7 +94,7 @@ def serve(*, host: str = "127.0.0.1", port: int = 8080, processes: int = 1) -> N
         workers=processes if processes > 1 else None,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws="app.web.wire:Wire",
         ws_max_size=SOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         # Ours come first: a socket that uvicorn gives up on ends with 1011, which clients take for final.

@@ -288,7 +288,7 @@ class _Server:
             self._end_leftovers()
             self._choose_port()
             self._process = self._launch(self._command())
-            self._pump = threading.Thread(target=_pump, args=(self._process, self.log_path), daemon=True)
+            self._pump = threading.Thread(target=self._copy_log, args=(self._process,), daemon=True)
             self._pump.start()
             if self._answers():
                 return
@@ -319,6 +319,24 @@ class _Server:
             )
 
         return _forker.submit(start).result()
+
+    def _copy_log(self, process: subprocess.Popen[bytes]) -> None:
+        """Copy what the server says until it ends. By us, as a file that the server opened would have no bound."""
+        assert process.stdout is not None
+        path = self.log_path
+        with process.stdout as pipe:
+            while True:
+                if path.exists() and path.stat().st_size > LOG_BYTES:
+                    path.replace(path.with_name(f"{path.name}.1"))
+                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0) as log:
+                    self._same_owner(path)
+                    written = log.tell()
+                    while written <= LOG_BYTES:
+                        said = os.read(pipe.fileno(), 65_536)
+                        if not said:
+                            return
+                        log.write(said)
+                        written += len(said)
 
     def _reap(self) -> None:
         if self._process is not None:
@@ -444,8 +462,9 @@ class EmbeddedPostgres(_Server):
             # initdb wants to know its user's name, and a container's arbitrary user has none.
             return "same" if _has_name(os.geteuid()) or not _namespaces_work() else "namespace"
         home = self._home()
-        if home.exists() and (owner := home.stat()).st_uid != 0:
-            return f"{owner.st_uid}:{owner.st_gid}"  # made by an ordinary user: stays that user's
+        owner = (home if home.exists() else self.data_dir).stat()
+        if owner.st_uid != 0 and (home.exists() or _has_name(owner.st_uid)):
+            return f"{owner.st_uid}:{owner.st_gid}"  # an ordinary user's directory stays that user's
         return "namespace" if _namespaces_work() else f"{_NOBODY}:{_NOBODY}"
 
     def _prepare(self) -> None:
@@ -461,7 +480,8 @@ class EmbeddedPostgres(_Server):
         identity = self._identity()
         if ":" in identity:
             uid, gid = map(int, identity.split(":"))
-            self.data_dir.chmod(self.data_dir.stat().st_mode | 0o011)
+            if uid != self.data_dir.stat().st_uid:
+                self.data_dir.chmod(self.data_dir.stat().st_mode | 0o011)
             for path in (draft, password):
                 os.chown(path, uid, gid)
         try:
@@ -587,23 +607,6 @@ class EmbeddedRedis(_Server):
             finally:
                 client.close()
         return False
-
-
-def _pump(process: subprocess.Popen[bytes], path: Path) -> None:
-    """Copy what the server says into its log until it ends. Read by us, as a file opened by the server has no bound."""
-    assert process.stdout is not None
-    with process.stdout as pipe:
-        while True:
-            if path.exists() and path.stat().st_size > LOG_BYTES:
-                path.replace(path.with_name(f"{path.name}.1"))
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0) as log:
-                written = log.tell()
-                while written <= LOG_BYTES:
-                    said = os.read(pipe.fileno(), 65_536)
-                    if not said:
-                        return
-                    log.write(said)
-                    written += len(said)
 
 
 def _send(pid: int, sign: signal.Signals) -> None:

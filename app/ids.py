@@ -1,4 +1,4 @@
-"""TypeIDs: a prefix and a UUIDv7 in Crockford's base 32, e.g. `dev_01jz…`. The database holds the UUID, the outside sees the text."""
+"""TypeIDs: a prefix and a UUIDv7 in Crockford's base 32, `dev_01jz…`. The database holds the UUID, others the text."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ the end, and none of it must be reachable for the process to start: a database t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from app import telemetry
 from app.broadcast import Bell
 from app.database import Database
 from app.domain import outbox
-from app.domain.events import Cursors, Logged
+from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import KeyRing
 from app.errors import doc_url
@@ -31,7 +31,7 @@ from app.web import health
 from app.web.iclock import Iclock
 from app.web.intake import Intake
 from app.web.middleware import HostNotAllowed, Hosts, Receive, Scope, Send, refuse, request_id
-from schema.api import GraphQLApi
+from schema.api import GraphQLApi, Parts
 
 
 class Application:
@@ -50,12 +50,12 @@ class Application:
         self.bell = Bell(settings.redis_url.get_secret_value() if settings.redis_url else None)
         self.feed = Feed(self.db, self.bell, self.cursors, self.vault.bus_key)
         self.keys = KeyRing(self.db, self.vault)
-        ring = partial(_ring, self.bell, self.vault.bus_key)
+        ring = partial(outbox.ring, self.bell, self.vault.bus_key)
         self.intake = Intake(self.db, self.cursors, ring, bound=settings.ingest_queue, batch=settings.ingest_batch)
-        self.iclock = Iclock(
-            settings, self.db, self.vault, cursors=self.cursors, intake=self.intake, ring=ring
+        self.iclock = Iclock(settings, self.db, self.vault, cursors=self.cursors, intake=self.intake, ring=ring)
+        self.graphql = GraphQLApi(
+            Parts(settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys)
         )
-        self.graphql = GraphQLApi(self)
         self._hosts = Hosts(settings.allowed_hosts)
         self._pages = Starlette(
             routes=[
@@ -94,7 +94,8 @@ class Application:
 
     async def _page_error(self, _request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
-        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request" if status < 500 else "internal_error")
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        code = codes.get(status, "bad_request" if status < 500 else "internal_error")
         name = request_id()
         message = "There is nothing here." if status == 404 else "This cannot be answered."
         error: dict[str, Any] = {
@@ -105,10 +106,6 @@ class Application:
             "request_id": name,
         }
         return JSONResponse({"error": error}, status, headers={"X-Request-Id": name})
-
-
-def _ring(bell: Bell, bus_key: bytes, batch: Sequence[Logged]) -> None:
-    outbox.ring(bell, bus_key, batch)
 
 
 def create_app() -> Application:

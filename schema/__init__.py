@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import strawberry
 from graphql import GraphQLError
 from strawberry.extensions import ParserCache, ValidationCache
@@ -12,7 +10,9 @@ from strawberry.types import ExecutionContext
 
 from schema import types
 from schema.guards import Guards
+from schema.mutations import Mutation
 from schema.queries import Query
+from schema.subscriptions import Subscription
 from schema.values import SCALARS
 
 #: Documents whose parsing and validation are remembered.
@@ -28,6 +28,8 @@ class Schema(strawberry.Schema):
 
 schema = Schema(
     query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
     types=[
         types.ApiKey,
         types.Device,

@@ -1,24 +1,75 @@
-"""The GraphQL edge of one process: HTTP and WebSocket under one path, with what their resolvers need."""
+"""The GraphQL edge of one process: HTTP and WebSocket under one path, with what their resolvers reach."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from uuid import uuid4
 
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from app.broadcast import Bell
+from app.database import Database
+from app.domain.events import Cursors
+from app.domain.feed import Feed
+from app.domain.keys import Actor, KeyRing
+from app.settings import Settings
+from app.vault import Vault
+from schema import schema
+from schema.context import Context
+from schema.http import GraphQLHttp
+from schema.socket import SocketLimits, SocketServer
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application lends."""
+
+    settings: Settings
+    db: Database
+    vault: Vault
+    cursors: Cursors
+    bell: Bell
+    feed: Feed
+    keys: KeyRing
 
 
 class GraphQLApi:
-    """Built from the application's parts; started after them and stopped before them."""
+    """Started after its parts and stopped before them."""
 
-    def __init__(self, application: Any) -> None:
-        self._application = application
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        settings = parts.settings
+        self.http = GraphQLHttp(parts.keys.authenticate, self._context, settings.public_url)
+        self.sockets = SocketServer(
+            schema,
+            parts.keys,
+            lambda actor: self._context(actor, f"req_{uuid4().hex}", None),
+            public_url=settings.public_url,
+            limits=SocketLimits(per_key=settings.sockets_per_key),
+        )
 
     def routes(self) -> list[BaseRoute]:
         """/graphql."""
-        return []
+        return [Route("/graphql", self.http), WebSocketRoute("/graphql", self.sockets)]
 
     async def start(self) -> None:
-        pass
+        """Begin to watch the keys of open sockets."""
+        await self.sockets.start()
 
     async def stop(self) -> None:
-        pass
+        """Close what is open."""
+        await self.sockets.stop()
+
+    def _context(self, actor: Actor, request_id: str, idempotency_header: str | None) -> Context:
+        parts = self._parts
+        return Context(
+            actor=actor,
+            db=parts.db,
+            vault=parts.vault,
+            cursors=parts.cursors,
+            settings=parts.settings,
+            bell=parts.bell,
+            feed=parts.feed,
+            request_id=request_id,
+            idempotency_header=idempotency_header,
+        )

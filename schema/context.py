@@ -40,8 +40,9 @@ class Context:
     idempotency_header: str | None = None
     #: What resolvers want the HTTP answer to carry.
     response_headers: dict[str, str] = field(default_factory=dict)
-    #: Set by who sends a subscription's batches when one could not be completed for want of PostgreSQL: it comes again.
-    unsent: bool = False
+    #: False where a subscription can give its last batch again; set to True by who sends, when that batch could not be
+    #: completed for want of PostgreSQL.
+    unsent: bool | None = None
     loaders: Loaders = field(init=False)
     pages: paging.Cursors = field(init=False)
 

@@ -1,4 +1,4 @@
-"""Root subscriptions. A resolver turns a feed of the domain into batches; sending, bounding and ending are the socket's."""
+"""Root subscriptions. A resolver turns a feed of the domain into batches; sending and bounding are the socket's."""
 
 from __future__ import annotations
 

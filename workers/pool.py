@@ -56,7 +56,7 @@ SETTLE_WAIT: Final = 0.005
 BUSY_WAIT: Final = 0.005
 #: After a claim that found nothing, because the bell rings for events that nobody is owed too.
 EMPTY_WAIT: Final = 0.02
-#: While what is due may not be taken: its endpoints have all the slots they get, or another worker is just taking it.
+#: When what is due may not be taken: its endpoints have all the slots they get, or another worker is just taking it.
 BLOCKED_WAIT: Final = 0.05
 #: The net under the bell.
 POLL: Final = 1.0
@@ -99,6 +99,8 @@ class Worker:
         self._all_settled = asyncio.Event()
         self._all_settled.set()
         self._rung = asyncio.Event()
+        #: Slots are what is missing, all or those of an endpoint, so that a post that ends is worth a look.
+        self._short = False
         self._away = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -144,29 +146,29 @@ class Worker:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._rung.wait()
+                if self._short:
+                    await asyncio.sleep(BUSY_WAIT)
 
     async def _fill(self, stop: asyncio.Event) -> float:
-        """Claim for the free slots and start posting. How long to rest before the next time, unless the bell rings."""
+        """Claim for the free slots and start posting. How long to rest before the next time, unless something rings."""
         wanted = min(self._concurrency - len(self._posts), CLAIM_BATCH)
-        if wanted <= 0 or len(self._results) >= SETTLE_BATCH:
-            await asyncio.sleep(BUSY_WAIT)  # deaf: no bell makes a slot
-            return 0
+        self._short = wanted <= 0 or len(self._results) >= SETTLE_BATCH
+        if self._short:
+            return POLL
         begun = time.monotonic()
         claims = await self._claim(wanted)
         if claims:
             await self._start(claims, begun, stop)
-        await asyncio.sleep(BUSY_WAIT if claims else EMPTY_WAIT)
         if len(claims) == wanted:
+            await asyncio.sleep(BUSY_WAIT)
             return 0
         async with self._db.across("work") as connection:
             due = await deliveries.next_due(connection)
-        if due is None or due > timedelta(seconds=POLL):
-            return POLL
-        if due > timedelta(0):
-            return due.total_seconds()
-        if not claims:
-            await asyncio.sleep(BLOCKED_WAIT)
-        return 0
+        if not claims and due is not None and due <= timedelta(0):
+            self._short = True
+            return BLOCKED_WAIT
+        await asyncio.sleep(BUSY_WAIT if claims else EMPTY_WAIT)
+        return POLL if due is None else min(POLL, max(0.0, due.total_seconds()))
 
     async def _claim(self, n: int) -> list[Claim]:
         started = time.perf_counter()
@@ -206,6 +208,8 @@ class Worker:
         self._busy[job.endpoint_id] -= 1
         if not self._busy[job.endpoint_id]:
             del self._busy[job.endpoint_id]
+        if self._short:
+            self._rung.set()
 
     # Writing down.
 
@@ -245,6 +249,8 @@ class Worker:
         for result in results:
             del self._results[result.claim.id]
             ATTEMPTS.labels(result.status.lower() if result.claim.id in settled else "stale").inc()
+        if self._short or any(result.retry_in is not None for result in results):
+            self._rung.set()
 
     async def _renew(self) -> None:
         held = [*self._posts.values(), *(result.claim for result in self._results.values())]

@@ -163,18 +163,23 @@ async def claim(
     return [Claim(*row) for row in rows]
 
 
+# Written so that each row is looked up by its whole key. Left to itself, and without statistics on young tables, the
+# planner joins everything of a tenant with everything else of it.
 _LOAD: Final = """
+WITH held AS MATERIALIZED (
+    SELECT d.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c (tenant_id, id, token)
+    JOIN webhook_deliveries d ON d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token
+)
 SELECT d.tenant_id, d.id, d.claim_token, d.endpoint_id, d.event_id, d.event_type, d.attempt_count,
        CASE WHEN d.attempt_count > 1 THEN (
            SELECT count(*) FROM webhook_attempts a WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id
        ) ELSE 0 END,
-       e.url, v.body, e.secret_sealed,
-       CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_sealed END,
+       e.url, (SELECT v.body FROM events v WHERE v.tenant_id = d.tenant_id AND v.position = d.position),
+       e.secret_sealed, CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_sealed END,
        e.status = 'ENABLED' AND e.deleted_at IS NULL
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c (tenant_id, id, token)
-JOIN webhook_deliveries d ON d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token
-JOIN webhook_endpoints e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
-JOIN events v ON v.tenant_id = d.tenant_id AND v.position = d.position
+FROM held d, LATERAL (
+    SELECT * FROM webhook_endpoints e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id OFFSET 0
+) AS e
 ORDER BY d.due_at, d.id
 """
 
@@ -187,17 +192,19 @@ WITH endpoint AS MATERIALIZED (
         WHEN e.status = 'PAUSED' THEN 'PARKED'
         ELSE 'DUE'
     END AS fate
-    FROM webhook_endpoints e WHERE (e.tenant_id, e.id) IN (SELECT * FROM unnest($4::uuid[], $5::uuid[]))
+    FROM webhook_endpoints e WHERE (e.tenant_id, e.id) IN (SELECT * FROM unnest($1::uuid[], $4::uuid[]))
     ORDER BY e.tenant_id, e.id FOR SHARE
+), shut AS MATERIALIZED (
+    SELECT c.tenant_id, c.id, c.token, e.fate
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[]) AS c (tenant_id, id, token, endpoint_id)
+    JOIN endpoint e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
 )
 UPDATE webhook_deliveries d
-SET status = CASE e.fate WHEN 'CANCELLED' THEN 'CANCELLED' ELSE 'PENDING' END,
-    due_at = CASE e.fate WHEN 'DUE' THEN d.due_at END,
-    completed_at = CASE e.fate WHEN 'CANCELLED' THEN now() END,
+SET status = CASE shut.fate WHEN 'CANCELLED' THEN 'CANCELLED' ELSE 'PENDING' END,
+    due_at = CASE shut.fate WHEN 'DUE' THEN d.due_at END,
+    completed_at = CASE shut.fate WHEN 'CANCELLED' THEN now() END,
     attempt_count = d.attempt_count - 1, claim_token = NULL, lease_until = NULL
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c (tenant_id, id, token), endpoint e
-WHERE d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token
-  AND e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+FROM shut WHERE d.tenant_id = shut.tenant_id AND d.id = shut.id AND d.claim_token = shut.token
 """
 
 
@@ -210,11 +217,7 @@ async def load(connection: Connection, claims: Sequence[Claim]) -> list[Job]:
     rows = await connection.fetch(_LOAD, *_columns(claims))
     shut = [row for row in rows if not row[12]]
     if shut:
-        await connection.execute(
-            _HAND_BACK,
-            *([row[n] for row in shut] for n in range(3)),
-            *map(list, zip(*{(row[0], row[3]) for row in shut}, strict=True)),
-        )
+        await connection.execute(_HAND_BACK, *([row[n] for row in shut] for n in range(4)))
     return [
         Job(Claim(*row[:3]), row[3], row[4], row[5], row[6], row[7], row[8], row[9].encode(), row[10], row[11])
         for row in rows
@@ -242,11 +245,14 @@ async def renew(connection: Connection, held: Sequence[Claim], lease: timedelta)
 
 
 _DISABLE: Final = """
+WITH gone AS MATERIALIZED (
+    SELECT d.tenant_id, d.endpoint_id, g.url
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS g (tenant_id, id, token, url)
+    JOIN webhook_deliveries d ON d.tenant_id = g.tenant_id AND d.id = g.id AND d.claim_token = g.token
+)
 UPDATE webhook_endpoints e
 SET status = 'DISABLED', disabled_reason = 'The receiver answered 410 Gone.', updated_at = now()
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS g (tenant_id, id, token, url)
-JOIN webhook_deliveries d ON d.tenant_id = g.tenant_id AND d.id = g.id AND d.claim_token = g.token
-WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND e.url = g.url
+FROM gone WHERE e.tenant_id = gone.tenant_id AND e.id = gone.endpoint_id AND e.url = gone.url
   AND e.status <> 'DISABLED' AND e.deleted_at IS NULL
 """
 

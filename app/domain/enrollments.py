@@ -112,7 +112,7 @@ def spell(token: str, label: str, settings: Settings) -> Addresses:
 
 
 async def rotate(session: Session, tenant_id: UUID, grace: timedelta, vault: Vault) -> tuple[Enrollment, str, str]:
-    """A new address, as `issue` has it; older ones work until the grace period ends, or till their own end if sooner."""
+    """A new address, as `issue` has it; older ones work until the grace period ends, or their own end if sooner."""
     check_grace(grace)
     row, token, label = issue(tenant_id, vault)
     connection = await driver(session)

@@ -221,7 +221,7 @@ async def test_no_more_go_out_at_once_than_there_are_places_and_waiting_costs_no
             await asyncio.sleep(0.3)
             writer.write(OK)
 
-    async with far_end(slow) as far, door(connections=2, deadline=timedelta(seconds=1)) as outbound:
+    async with far_end(slow) as far, door(connections=2, deadline=timedelta(seconds=1.4)) as outbound:
         replies = await asyncio.gather(*(outbound.post(far.url, {}, b"{}") for _ in range(10)))
 
     assert [reply.delivered for reply in replies] == [True] * 10
@@ -643,7 +643,7 @@ async def test_a_name_that_hangs_holds_one_thread_and_no_other_name() -> None:
             release.wait()
         return ["127.0.0.1"]
 
-    async with far_end(always(OK)) as far, door(lookup=lookup, dns_timeout=SHORT) as outbound:
+    async with far_end(always(OK)) as far, door(lookup=lookup, dns_timeout=timedelta(seconds=1)) as outbound:
         try:
             slow = [outbound.post(f"http://slow.example:{far.port}/{n}", {}, b"{}") for n in range(20)]
             failed = await asyncio.gather(*slow)

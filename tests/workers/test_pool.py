@@ -58,7 +58,7 @@ async def statuses(db: Database, tenant_id: UUID) -> Counter[str]:
 async def until(db: Database, tenant_id: UUID, *wanted: str, timeout: float = 20) -> Counter[str]:  # noqa: ASYNC109
     """Return once all of the tenant's deliveries have one of these statuses."""
     async with asyncio.timeout(timeout):
-        while set(found := await statuses(db, tenant_id)) - set(wanted):
+        while set(found := await statuses(db, tenant_id)) - set(wanted):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found
 

@@ -201,22 +201,23 @@ FUNCTIONS = {
         RETURNS TABLE (tenant_id uuid, id uuid, claim_token uuid)
         LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public
         AS $$
+            -- By row address: the planner does not know n, and might read the whole table to find the few rows again.
             WITH held AS MATERIALIZED (
                 SELECT h.endpoint_id, h.n FROM unnest(busy, posts) AS h (endpoint_id, n)
             ), due AS MATERIALIZED (
-                SELECT d.tenant_id, d.id, d.endpoint_id, d.due_at FROM public.webhook_deliveries d
+                SELECT d.ctid AS address, d.endpoint_id, d.due_at FROM public.webhook_deliveries d
                 WHERE d.status = 'PENDING' AND d.due_at <= now()
                   AND d.endpoint_id <> ALL (ARRAY (SELECT held.endpoint_id FROM held WHERE held.n >= most))
                 ORDER BY d.due_at LIMIT claim_deliveries.n FOR UPDATE SKIP LOCKED
             ), placed AS (
-                SELECT due.tenant_id, due.id, coalesce(held.n, 0)
-                     + row_number() OVER (PARTITION BY due.tenant_id, due.endpoint_id ORDER BY due.due_at) AS place
+                SELECT due.address, coalesce(held.n, 0)
+                     + row_number() OVER (PARTITION BY due.endpoint_id ORDER BY due.due_at) AS place
                 FROM due LEFT JOIN held ON held.endpoint_id = due.endpoint_id
             ), batch AS MATERIALIZED (SELECT gen_random_uuid() AS token)
             UPDATE public.webhook_deliveries d
             SET status = 'SENDING', claim_token = batch.token, lease_until = now() + lease,
                 attempt_count = d.attempt_count + 1
-            FROM placed, batch WHERE d.tenant_id = placed.tenant_id AND d.id = placed.id AND placed.place <= most
+            FROM batch WHERE d.ctid = ANY (ARRAY (SELECT placed.address FROM placed WHERE placed.place <= most))
             RETURNING d.tenant_id, d.id, d.claim_token
         $$""",
     ),
@@ -228,13 +229,13 @@ FUNCTIONS = {
         LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public
         AS $$
             WITH lost AS MATERIALIZED (
-                SELECT d.tenant_id, d.id FROM public.webhook_deliveries d
+                SELECT d.ctid AS address FROM public.webhook_deliveries d
                 WHERE d.status = 'SENDING' AND d.lease_until < now()
                 ORDER BY d.lease_until LIMIT n FOR UPDATE SKIP LOCKED
             ), freed AS (
                 UPDATE public.webhook_deliveries d
                 SET status = 'PENDING', claim_token = NULL, lease_until = NULL, due_at = now()
-                FROM lost WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
+                WHERE d.ctid = ANY (ARRAY (SELECT lost.address FROM lost))
                 RETURNING 1
             )
             SELECT count(*)::integer FROM freed

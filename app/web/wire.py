@@ -1,0 +1,75 @@
+"""uvicorn's WebSocket with better manners at the end. Give the class to uvicorn as `ws`.
+
+What it adds is the difference between a close code that was written and one that arrives:
+
+- a socket whose client stopped reading can be cut: the closing frame follows what is already buffered, without waiting
+  for room, and the connection is dropped if the client does not come back for it;
+- a client that does not answer a ping is told to try later (1013) instead of that we failed (1011);
+- after a mistake (a message over the bound, text that is not UTF-8) we go on reading and throw it away for a moment.
+  Closing a connection with unread bytes resets it, and the reset overtakes the code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+#: The extension under which the application finds `cut`.
+CUT: Final = "punchconnect.cut"
+TRY_LATER: Final = 1013
+#: Seconds for a client to fetch the closing frame and answer it.
+LINGER: Final = 60.0
+#: Seconds in which we throw away what a mistaken client still sends.
+DEAF: Final = 5.0
+
+
+class Wire(WebSocketsSansIOProtocol):
+    """One connection."""
+
+    _deaf = False
+
+    async def run_asgi(self) -> None:
+        """Offer `cut` to the application, then run it."""
+        cast("dict[str, Any]", self.scope["extensions"])[CUT] = self.cut
+        await super().run_asgi()
+
+    def cut(self, code: int, reason: str) -> None:
+        """Send the closing frame now and drop the connection later, whether or not the client reads. Never waits."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        """No pong came."""
+        self.cut(TRY_LATER, "No answer to a ping.")
+
+    def data_received(self, data: bytes) -> None:
+        """As before, until a mistake was made."""
+        if not self._deaf:
+            super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Say what was wrong and let the client hear it."""
+        closing = self.conn.close_sent
+        if closing is None or self.close_sent:
+            self.transport.close()  # nothing more can be said
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._deaf = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(DEAF, self.transport.abort)

@@ -1,0 +1,270 @@
+"""GraphQL over HTTP: one query or mutation in, one JSON answer out, whatever went wrong.
+
+Under `application/graphql-response+json` a document that could not be run is a 400; under `application/json` it is a
+200, because old clients look no further than the status. What never reached a document (no key, no JSON, too large)
+has its real status under both. CORS is open and credentials are not taken: there is no cookie here to steal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+from uuid import uuid4
+
+import orjson
+import structlog
+from graphql import GraphQLError
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.types.graphql import OperationType
+
+from app.domain.keys import Actor
+from app.errors import AppError, ServiceUnavailable
+from schema import schema
+from schema.context import Context
+from schema.errors import (
+    BadRequest,
+    InternalError,
+    MethodNotAllowed,
+    NotAcceptable,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    ValidationFault,
+    present,
+    present_refusal,
+    refusal,
+)
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Authenticate: TypeAlias = Callable[[str | None], Awaitable[Actor]]
+#: (who, request id, Idempotency-Key) -> what its resolvers get
+MakeContext: TypeAlias = Callable[[Actor, str, str | None], Context]
+
+log = structlog.get_logger(__name__)
+
+BODY_BOUND: Final = 2**20
+RETRY_AFTER_SECONDS: Final = 1
+METHODS: Final = "GET, POST, OPTIONS"
+JSON: Final = "application/json"
+GRAPHQL_JSON: Final = "application/graphql-response+json"
+
+_ALWAYS: Final = {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": (
+        "Idempotent-Replayed, RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, "
+        "X-RateLimit-Reset, X-Request-Id"
+    ),
+    "cache-control": "no-store",
+    "vary": "Accept",
+    "x-content-type-options": "nosniff",
+}
+_PREFLIGHT: Final = {
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": METHODS,
+    "access-control-allow-headers": "Accept, Authorization, Content-Type, Idempotency-Key",
+    "access-control-max-age": "86400",
+    "content-length": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a request asks for."""
+
+    query: str
+    variables: dict[str, Any] | None = None
+    name: str | None = None
+    extensions: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+class Gone(Exception):
+    """The client hung up before it had said everything."""
+
+
+class GraphQLHttp:
+    """An ASGI application for one path."""
+
+    def __init__(self, authenticate: Authenticate, make_context: MakeContext, public_url: str) -> None:
+        self._authenticate = authenticate
+        self._make_context = make_context
+        self._public_url = public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; nothing is ever raised at the server."""
+        if scope["method"] == "OPTIONS":
+            await _send(send, 204, _PREFLIGHT, b"")
+            return
+        request_id = f"req_{uuid4().hex}"
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        media_type = JSON
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                media_type = negotiate(headers.get("accept"))
+                answer = await self._answer(scope, receive, headers, media_type, request_id)
+            except Gone:
+                return
+            except AppError as exc:
+                answer = self._refuse(exc, request_id)
+            except Exception:
+                log.exception("internal_error")
+                answer = self._refuse(InternalError("Something broke on our side."), request_id)
+        head = {**_ALWAYS, **answer.headers, "content-type": f"{media_type}; charset=utf-8", "x-request-id": request_id}
+        await _send(send, answer.status, head, orjson.dumps(answer.body))
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, headers: Mapping[str, str], media_type: str, request_id: str
+    ) -> Answer:
+        if scope["method"] not in ("GET", "POST"):
+            raise MethodNotAllowed("GraphQL is spoken by POST, or by GET for queries.")
+        actor = await self._authenticate(headers.get("authorization"))
+        operation = read_query_string(scope) if scope["method"] == "GET" else await _read_body(headers, receive)
+        allowed = {OperationType.QUERY} if scope["method"] == "GET" else {OperationType.QUERY, OperationType.MUTATION}
+        context = self._make_context(actor, request_id, headers.get("idempotency-key"))
+        data: dict[str, Any] | None = None
+        errors: list[GraphQLError] = []
+        try:
+            result = await schema.execute(
+                operation.query,
+                operation.variables,
+                context,
+                operation_name=operation.name,
+                allowed_operation_types=allowed,
+                operation_extensions=operation.extensions,
+            )
+            data, errors = result.data, result.errors or []
+        except InvalidOperationTypeError as exc:
+            if exc.operation_type is OperationType.SUBSCRIPTION:
+                raise BadRequest("Subscriptions go over a WebSocket.") from None
+            raise MethodNotAllowed("Mutations go by POST.") from None
+        except CannotGetOperationTypeError:
+            fault = ValidationFault("The document has no such operation, or several and operationName names none.")
+            errors = [GraphQLError(fault.message, original_error=fault)]
+        return self._present(data, errors, context, media_type)
+
+    def _present(
+        self, data: dict[str, Any] | None, errors: list[GraphQLError], context: Context, media_type: str
+    ) -> Answer:
+        shown = [present(error, request_id=context.request_id, public_url=self._public_url) for error in errors]
+        if data is None and not any(error.path for error in errors):  # nothing was run
+            return Answer(400 if media_type == GRAPHQL_JSON else 200, {"errors": shown}, context.response_headers)
+        if errors and not any((data or {}).values()) and all(type(refusal(e)) is ServiceUnavailable for e in errors):
+            headers = {**context.response_headers, "retry-after": str(RETRY_AFTER_SECONDS)}
+            return Answer(ServiceUnavailable.status, {"errors": shown}, headers)
+        body = {"errors": shown, "data": data} if shown else {"data": data}
+        return Answer(200, body, context.response_headers)
+
+    def _refuse(self, refused: AppError, request_id: str) -> Answer:
+        """Nothing was run, and no document is to blame."""
+        headers: dict[str, str] = {}
+        if refused.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        if refused.status == 405:
+            headers["allow"] = METHODS
+        if refused.status == 503:
+            headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        shown = present_refusal(refused, request_id=request_id, public_url=self._public_url)
+        return Answer(refused.status, {"errors": [shown]}, headers)
+
+
+def negotiate(accept: str | None) -> str:
+    """The media type to answer with, for an Accept header; NotAcceptable when it wants neither of ours."""
+    if not accept:
+        return JSON
+    weights: dict[str, float] = {}
+    for entry in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            weights[name] = 0
+    anything = weights.get("application/*", weights.get("*/*", 0))
+    ours = {GRAPHQL_JSON: weights.get(GRAPHQL_JSON, 0), JSON: weights.get(JSON, anything)}
+    best = max(ours, key=lambda name: ours[name])
+    if ours[best] <= 0:
+        raise NotAcceptable(f"We answer in {GRAPHQL_JSON} or {JSON}.")
+    return best
+
+
+def read_query_string(scope: Scope) -> Operation:
+    """The operation of a GET."""
+    try:
+        given = dict(parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise BadRequest("The query string is not UTF-8, percent-encoded.") from None
+    decoded: dict[str, Any] = dict(given)
+    for name in ("variables", "extensions"):
+        if given.get(name):
+            decoded[name] = _read_json(given[name].encode())
+        else:
+            decoded.pop(name, None)
+    decoded["operationName"] = given.get("operationName") or None
+    return read_operation(decoded)
+
+
+def read_operation(given: Any) -> Operation:
+    """The members of a request, checked for their types."""
+    if isinstance(given, list):
+        raise BadRequest("Operations are not taken in batches: send one at a time.")
+    if not isinstance(given, dict):
+        raise BadRequest("A GraphQL request is a JSON object.")
+    query = given.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise BadRequest("A GraphQL request has its document as a text in `query`.")
+    name = given.get("operationName")
+    if not isinstance(name, str | None):
+        raise BadRequest("`operationName` is a text.")
+    for member in ("variables", "extensions"):
+        if not isinstance(given.get(member), dict | None):
+            raise BadRequest(f"`{member}` is an object.")
+    return Operation(query, given.get("variables"), name, given.get("extensions"))
+
+
+async def _read_body(headers: Mapping[str, str], receive: Receive) -> Operation:
+    media_type, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
+    charset = next((part[8:].strip('"') for part in parameters if part.startswith("charset=")), "utf-8")
+    if media_type != JSON or charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(f"Send the request as {JSON} in UTF-8.")
+    too_large = PayloadTooLarge(f"A request has at most {BODY_BOUND} bytes.")
+    length = headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > BODY_BOUND:
+        raise too_large
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        body += message.get("body", b"")
+        if len(body) > BODY_BOUND:
+            raise too_large
+        more = message.get("more_body", False)
+    return read_operation(_read_json(bytes(body)))
+
+
+def _read_json(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        raise BadRequest("The request is not valid JSON.") from None
+
+
+async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    if status != 204:
+        headers = {**headers, "content-length": str(len(body))}
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,425 @@
+"""graphql-transport-ws: one socket, many operations. Whatever a client sends, the end has a code that says why.
+
+Each socket has a task that reads, one that sends and one for each operation. What is to be sent goes through a short
+queue: a client that reads slowly makes its own operations wait, and nobody else's. Whoever wants the socket to end says
+so by `end`; the first to say so is heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import orjson
+import strawberry
+import structlog
+from graphql import GraphQLError
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from strawberry.types.execution import ExecutionResult, PreExecutionError
+
+from app.domain.keys import Actor, Unauthenticated
+from app.errors import AppError, ServiceUnavailable
+from schema import frames
+from schema.errors import present, refusal
+from schema.frames import Malformed
+
+log = structlog.get_logger(__name__)
+
+BAD_MESSAGE: Final = 4400
+TOO_EARLY: Final = 4401
+FORBIDDEN: Final = 4403
+BAD_SUBPROTOCOL: Final = 4406
+INIT_TIMEOUT: Final = 4408
+DUPLICATE_ID: Final = 4409
+SECOND_INIT: Final = 4429
+RESTART: Final = 1012
+TRY_LATER: Final = 1013
+
+#: In `scope["extensions"]`: a function (code, reason) that ends the socket whether or not the client still reads.
+CUT: Final = "punchconnect.cut"
+
+#: Seconds for what is still queued when a socket ends, and for the closing frame.
+FLUSH: Final = 1.0
+CLOSE: Final = 5.0
+
+
+class TooManyOperations(AppError):
+    """The socket has as many operations as it may have."""
+
+    code, status, retryable = "rate_limited", 429, True
+
+
+class Operating(Protocol):
+    """What we use of an operation's context: schema.context.Context."""
+
+    request_id: str
+    unsent: bool | None
+
+
+class Keys(Protocol):
+    """Who knows API keys: app.domain.keys.KeyRing."""
+
+    async def authenticate(self, authorization: str | None) -> Actor: ...
+
+    async def dead(self, key_ids: Collection[UUID]) -> set[UUID]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """Bounds; spans in seconds."""
+
+    operations: int = 100  # on one socket
+    per_key: int = 100  # sockets with one API key in this process
+    waiting: int = 1000  # sockets in this process that have not said who they are
+    queue: int = 8  # messages waiting to be sent on one socket
+    init: float = 10
+    ping_every: float = 15
+    stall: float = 45  # without the client taking anything
+    check_keys_every: float = 2
+
+
+class SocketServer:
+    """All sockets of one process: an ASGI application for the scope `websocket`."""
+
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        keys: Keys,
+        make_context: Callable[[Actor], Operating],
+        *,
+        public_url: str,
+        limits: SocketLimits | None = None,
+    ) -> None:
+        self.schema = schema
+        self.keys = keys
+        self.make_context = make_context
+        self.public_url = public_url
+        self.limits = limits or SocketLimits()
+        self._by_key: Counter[UUID] = Counter()
+        self._sockets: dict[Socket, asyncio.Task[Any] | None] = {}
+        self._guard: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        """Begin to watch the keys of open sockets."""
+        self._guard = asyncio.create_task(self._watch_keys())
+
+    async def stop(self) -> None:
+        """Close what is open and end every task."""
+        await self.drain()
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
+
+    @property
+    def open(self) -> int:
+        """Sockets open in this process."""
+        return len(self._sockets)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket from its handshake to its end."""
+        await self.handle(WebSocket(scope, receive, send))
+
+    async def handle(self, websocket: WebSocket) -> None:
+        """The same, for whoever has a WebSocket already."""
+        socket = Socket(self, websocket)
+        self._sockets[socket] = asyncio.current_task()
+        try:
+            if self._draining:
+                socket.end(RESTART, "Restarting: connect again.")
+            elif self.open - self._by_key.total() > self.limits.waiting:
+                socket.end(TRY_LATER, "Too many sockets without a key.")
+            await socket.run()
+        finally:
+            del self._sockets[socket]
+
+    async def drain(self, over: float = 0) -> None:
+        """Close every socket with 1012, spread over some seconds, and refuse new ones. Clients resume elsewhere."""
+        self._draining = True
+        sockets = list(self._sockets)
+        random.shuffle(sockets)
+        for socket in sockets:
+            socket.end(RESTART, "Restarting: connect again.")
+            await asyncio.sleep(over / len(sockets))
+        if tasks := [task for task in self._sockets.values() if task is not None]:
+            await asyncio.wait(tasks, timeout=FLUSH + CLOSE)
+
+    def admit(self, key_id: UUID) -> bool:
+        """Count a socket of this key, unless it has as many as it may."""
+        if self._by_key[key_id] >= self.limits.per_key:
+            return False
+        self._by_key[key_id] += 1
+        return True
+
+    def forget(self, key_id: UUID) -> None:
+        """A socket that was admitted has ended."""
+        self._by_key[key_id] -= 1
+        if not self._by_key[key_id]:
+            del self._by_key[key_id]
+
+    async def _watch_keys(self) -> None:
+        """End the sockets of keys that died: one question for all of them."""
+        while True:
+            await asyncio.sleep(self.limits.check_keys_every)
+            try:
+                dead = await self.keys.dead(list(self._by_key))
+            except ServiceUnavailable:
+                continue  # nobody can be asked just now, so nobody is turned away
+            except Exception:
+                log.exception("sockets.key_check_failed")
+                continue
+            for socket in list(self._sockets) if dead else ():
+                if socket.actor is not None and socket.actor.key_id in dead:
+                    socket.end(FORBIDDEN, "This API key was revoked or has expired.")
+
+
+@dataclass(slots=True, eq=False)
+class _Operation:
+    """One `subscribe` while it runs."""
+
+    asked: frames.Subscribe
+    task: asyncio.Task[None] | None = None
+    #: The client completed it: what is still queued is not sent.
+    dropped: bool = False
+
+
+class Socket:
+    """One connection."""
+
+    def __init__(self, server: SocketServer, websocket: WebSocket) -> None:
+        self.actor: Actor | None = None
+        self._server = server
+        self._limits = server.limits
+        self._websocket = websocket
+        self._loop = asyncio.get_running_loop()
+        self._operations: dict[str, _Operation] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._outbox: asyncio.Queue[tuple[_Operation | None, str] | None] = asyncio.Queue(self._limits.queue)
+        #: How it ends: code and reason, or None when the client is gone.
+        self._ending: asyncio.Future[tuple[int, str] | None] = self._loop.create_future()
+        self._init_timer: asyncio.TimerHandle | None = None
+        self._ping_timer: asyncio.TimerHandle | None = None
+
+    def end(self, code: int, reason: str) -> None:
+        """Have the socket closed. Only the first word counts."""
+        if not self._ending.done():
+            self._ending.set_result((code, reason))
+
+    async def run(self) -> None:
+        """From the handshake to the closing frame. Raises nothing but cancellation."""
+        offered = frames.PROTOCOL in self._websocket.scope["subprotocols"]
+        try:
+            await self._websocket.accept(frames.PROTOCOL if offered else None)
+        except (WebSocketDisconnect, RuntimeError):
+            return
+        if not offered:
+            self.end(BAD_SUBPROTOCOL, f"The subprotocol is {frames.PROTOCOL}.")
+        reader, sender = asyncio.create_task(self._read()), asyncio.create_task(self._send())
+        self._init_timer = self._loop.call_later(self._limits.init, self.end, INIT_TIMEOUT, "No connection_init came.")
+        self._ping_timer = self._loop.call_later(self._limits.ping_every, self._ping)
+        try:
+            ending = await asyncio.shield(self._ending)
+            # Not waited for: an operation may take its time to let go of the database.
+            for task in (reader, *self._running):
+                task.cancel()
+            if ending is not None:
+                await self._flush(sender)
+                await self._close(*ending)
+        finally:
+            self._init_timer.cancel()
+            self._ping_timer.cancel()
+            if self.actor is not None:
+                self._server.forget(self.actor.key_id)
+            tasks = [reader, sender, *self._running]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                event = await self._websocket.receive()
+                if event["type"] == "websocket.disconnect":
+                    self._gone()
+                    return
+                await self._take(frames.read(event.get("text")))
+        except Malformed as exc:
+            self.end(BAD_MESSAGE, str(exc))
+        except Exception:
+            log.exception("sockets.reader_failed")
+            self.end(TRY_LATER, "Something broke on our side.")
+
+    async def _take(self, message: frames.Message) -> None:
+        match message:
+            case frames.Init():
+                await self._init(message)
+            case frames.Ping(payload):
+                await self._outbox.put((None, frames.write_pong(payload)))
+            case frames.Pong():
+                pass
+            case frames.Subscribe():
+                await self._subscribe(message)
+            case frames.Complete(id):
+                self._drop(id)
+
+    async def _init(self, message: frames.Init) -> None:
+        if self.actor is not None:
+            self.end(SECOND_INIT, "connection_init came twice.")
+            return
+        assert self._init_timer is not None
+        self._init_timer.cancel()
+        authorization = message.authorization
+        if authorization is None:
+            authorization = self._websocket.headers.get("authorization")
+        try:
+            actor = await self._server.keys.authenticate(authorization if isinstance(authorization, str) else None)
+        except Unauthenticated as exc:
+            self.end(FORBIDDEN, exc.message)
+            return
+        except ServiceUnavailable as exc:
+            self.end(TRY_LATER, exc.message)
+            return
+        if not self._server.admit(actor.key_id):
+            self.end(TRY_LATER, "This API key holds as many sockets as it may.")
+            return
+        self.actor = actor
+        await self._outbox.put((None, frames.ACK))
+
+    # ── operations ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _subscribe(self, message: frames.Subscribe) -> None:
+        if self.actor is None:
+            self.end(TOO_EARLY, "subscribe came before connection_ack.")
+            return
+        if message.id in self._operations:
+            self.end(DUPLICATE_ID, "There is an operation with this id.")
+            return
+        context = self._server.make_context(self.actor)
+        if len(self._operations) >= self._limits.operations:
+            refused = TooManyOperations(f"A socket runs at most {self._limits.operations} operations at once.")
+            shown = self._present([GraphQLError(refused.message, original_error=refused)], context)
+            await self._outbox.put((None, frames.write_error(message.id, shown)))
+            return
+        operation = self._operations[message.id] = _Operation(message)
+        operation.task = asyncio.create_task(self._operate(operation, context))
+        self._running.add(operation.task)
+        operation.task.add_done_callback(self._running.discard)
+
+    def _drop(self, id: str) -> None:
+        """The client completed it; one that is not there has ended by itself meanwhile."""
+        if (operation := self._operations.pop(id, None)) is not None:
+            operation.dropped = True
+            if operation.task is not None:
+                operation.task.cancel()
+
+    async def _operate(self, operation: _Operation, context: Operating) -> None:
+        name = operation.asked.id
+        try:
+            async with aclosing(self._payloads(operation.asked, context)) as payloads:
+                async for payload in payloads:
+                    await self._outbox.put((operation, frames.write_next(name, payload)))
+            last = frames.write_complete(name)
+        except _OperationFailed as exc:
+            last = frames.write_error(name, self._present(exc.errors, context))
+        except Exception as exc:  # ours: the client learns the request id, the log the rest
+            last = frames.write_error(name, self._present([GraphQLError("", original_error=exc)], context))
+        # From here on the client may use the id again.
+        del self._operations[name]
+        await self._outbox.put((operation, last))
+
+    async def _payloads(self, asked: frames.Subscribe, context: Operating) -> AsyncGenerator[bytes]:
+        """The results of an operation as JSON. Raises _OperationFailed when there is nothing (more) to show.
+
+        Every operation is executed by itself; operations that ask the same of the same tenant could share this.
+        """
+        stream = await self._server.schema.stream(
+            asked.query or " ",  # an empty document is a mistake in the document
+            variable_values=asked.variables,
+            context_value=context,
+            operation_name=asked.operation_name,
+            operation_extensions=asked.extensions,
+        )
+        async with aclosing(stream) as results:
+            async for result in results:
+                if not isinstance(result, ExecutionResult):
+                    raise TypeError("Results do not come in parts here.")
+                if result.errors:
+                    if context.unsent is False and any(map(_is_away, result.errors)):
+                        context.unsent = True  # whoever streams gives it again
+                        continue
+                    if result.data is None or isinstance(result, PreExecutionError):
+                        raise _OperationFailed(result.errors)
+                yield self._encode(result, context)
+
+    def _encode(self, result: ExecutionResult, context: Operating) -> bytes:
+        payload: dict[str, Any] = {"data": result.data}
+        if result.errors:
+            payload["errors"] = self._present(result.errors, context)
+        if result.extensions:
+            payload["extensions"] = result.extensions
+        return orjson.dumps(payload)
+
+    def _present(self, errors: list[GraphQLError], context: Operating) -> list[dict[str, Any]]:
+        request_id, public_url = context.request_id, self._server.public_url
+        return [present(error, request_id=request_id, public_url=public_url) for error in errors]
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _send(self) -> None:
+        try:
+            while (item := await self._outbox.get()) is not None:
+                operation, text = item
+                if operation is None or not operation.dropped:
+                    async with asyncio.timeout(self._limits.stall):
+                        await self._websocket.send_text(text)
+        except TimeoutError:
+            self.end(TRY_LATER, "Nothing was read for too long: connect again and resume by cursor.")
+        except (WebSocketDisconnect, RuntimeError):
+            self._gone()
+
+    def _ping(self) -> None:
+        self._ping_timer = self._loop.call_later(self._limits.ping_every, self._ping)
+        with suppress(asyncio.QueueFull):  # whose queue is full has something better to read
+            self._outbox.put_nowait((None, frames.PING))
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _gone(self) -> None:
+        if not self._ending.done():
+            self._ending.set_result(None)
+
+    async def _flush(self, sender: asyncio.Task[None]) -> None:
+        """A moment for what is queued: an answer should not be lost because its successor was a mistake."""
+        with suppress(TimeoutError, asyncio.QueueFull):
+            self._outbox.put_nowait(None)
+            await asyncio.wait_for(sender, FLUSH)
+
+    async def _close(self, code: int, reason: str) -> None:
+        cut = self._websocket.scope.get("extensions", {}).get(CUT)
+        if cut is not None:
+            cut(code, reason)
+            return
+        with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
+            async with asyncio.timeout(CLOSE):
+                await self._websocket.close(code, reason)
+
+
+class _OperationFailed(Exception):
+    """Nothing (more) to show but these errors."""
+
+    def __init__(self, errors: list[GraphQLError]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+def _is_away(error: GraphQLError) -> bool:
+    return isinstance(refusal(error), ServiceUnavailable)
