@@ -26,26 +26,31 @@ class Schema(strawberry.Schema):
         pass
 
 
-schema = Schema(
-    query=Query,
-    mutation=Mutation,
-    subscription=Subscription,
-    types=[
-        types.ApiKey,
-        types.Device,
-        types.Employee,
-        types.Punch,
-        types.RejectedRecord,
-        types.Site,
-        types.Tenant,
-        types.WebhookDelivery,
-        types.WebhookEndpoint,
-    ],
-    extensions=[Guards, lambda: ParserCache(DOCUMENTS_KEPT), lambda: ValidationCache(DOCUMENTS_KEPT)],
-    config=StrawberryConfig(scalar_map=SCALARS, sort_schema=True),
-)
+def build(*, sort: bool = False) -> Schema:
+    """The schema. A sorted one is for printing only: sorting copies the types, and copied enums hand out bare texts."""
+    return Schema(
+        query=Query,
+        mutation=Mutation,
+        subscription=Subscription,
+        types=[
+            types.ApiKey,
+            types.Device,
+            types.Employee,
+            types.Punch,
+            types.RejectedRecord,
+            types.Site,
+            types.Tenant,
+            types.WebhookDelivery,
+            types.WebhookEndpoint,
+        ],
+        extensions=[Guards, lambda: ParserCache(DOCUMENTS_KEPT), lambda: ValidationCache(DOCUMENTS_KEPT)],
+        config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
+    )
+
+
+schema = build()
 
 
 def sdl() -> str:
     """The schema as text, for people and tools."""
-    return schema.as_str().rstrip("\n") + "\n"
+    return build(sort=True).as_str().rstrip("\n") + "\n"

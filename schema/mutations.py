@@ -14,14 +14,14 @@ from uuid import UUID
 
 import strawberry
 from graphql import (
+    BooleanValueNode,
     FieldNode,
     FragmentSpreadNode,
-    GraphQLIncludeDirective,
     GraphQLResolveInfo,
-    GraphQLSkipDirective,
     InlineFragmentNode,
+    SelectionNode,
     SelectionSetNode,
-    get_directive_values,
+    VariableNode,
 )
 from strawberry import UNSET
 
@@ -139,33 +139,45 @@ async def _run(info: Info, scope: str, input: MutationInput, verb: Verb[E], reca
 
 
 def _call(info: Info, input: MutationInput) -> idempotency.Call | None:
-    raw: GraphQLResolveInfo[Context] = info._raw_info  # noqa: SLF001  Strawberry shows less than we need
     given = input.idempotency_key if input.idempotency_key is not UNSET else None
     header = info.context.idempotency_header
-    key = idempotency.choose_key(given, header, 0 if header is None else _count_fields(raw))
-    return None if key is None else idempotency.call(raw.field_name, key, input.arguments())
+    key = idempotency.choose_key(given, header, 0 if header is None else _count_fields(info))
+    return None if key is None else idempotency.call(info.field_name, key, input.arguments())
 
 
-def _count_fields(raw: GraphQLResolveInfo[Context]) -> int:
+def _count_fields(info: Info) -> int:
     """How many mutations this request runs."""
+    raw: GraphQLResolveInfo[Context] = info._raw_info  # noqa: SLF001
     names: set[str] = set()
 
     def walk(selections: SelectionSetNode) -> None:
         for node in selections.selections:
-            skip = get_directive_values(GraphQLSkipDirective, node, raw.variable_values)
-            include = get_directive_values(GraphQLIncludeDirective, node, raw.variable_values)
-            if (skip and skip["if"]) or (include and not include["if"]):
+            if not _runs(node, info.variable_values):
                 continue
             if isinstance(node, FieldNode):
                 if not node.name.value.startswith("__"):
-                    names.add(node.alias.value if node.alias else node.name.value)
+                    names.add((node.alias or node.name).value)
             elif isinstance(node, InlineFragmentNode):
                 walk(node.selection_set)
             elif isinstance(node, FragmentSpreadNode):
                 walk(raw.fragments[node.name.value].selection_set)
 
-    walk(raw.operation.selection_set)
+    walk(info.operation.selection_set)
     return len(names)
+
+
+def _runs(node: SelectionNode, variables: Mapping[str, Any]) -> bool:
+    """Unless @skip or @include say otherwise. The document is valid, so each of them has its one argument."""
+    for directive in node.directives or ():
+        if (name := directive.name.value) in ("skip", "include"):
+            (value,) = (argument.value for argument in directive.arguments or ())
+            if isinstance(value, VariableNode):
+                given = variables.get(value.name.value)
+            else:
+                given = isinstance(value, BooleanValueNode) and value.value
+            if given == (name == "skip"):
+                return False
+    return True
 
 
 def _user_error(context: Context, exc: AppError) -> UserError:

@@ -94,7 +94,7 @@ class Worker:
         self._most_per_endpoint = max(1, concurrency // 2)
         self._posts: dict[asyncio.Task[None], Claim] = {}
         self._busy: Counter[UUID] = Counter()  # posts by endpoint
-        self._results: dict[UUID, Result] = {}  # by delivery, oldest first; not written down yet
+        self._results: dict[Claim, Result] = {}  # oldest first; not written down yet
         self._has_results = asyncio.Event()
         self._all_settled = asyncio.Event()
         self._all_settled.set()
@@ -198,7 +198,7 @@ class Worker:
 
     async def _post(self, job: Job) -> None:
         result = await delivery.attempt(job, self._door, self._vault, self._delays)
-        self._results[job.claim.id] = result
+        self._results[job.claim] = result
         self._all_settled.clear()
         self._has_results.set()
 
@@ -247,13 +247,13 @@ class Worker:
             settled = set()
         SETTLE_SECONDS.observe(time.perf_counter() - started)
         for result in results:
-            del self._results[result.claim.id]
+            del self._results[result.claim]
             ATTEMPTS.labels(result.status.lower() if result.claim.id in settled else "stale").inc()
         if self._short or any(result.retry_in is not None for result in results):
             self._rung.set()
 
     async def _renew(self) -> None:
-        held = [*self._posts.values(), *(result.claim for result in self._results.values())]
+        held = [*self._posts.values(), *self._results]
         if held:
             async with self._db.across("work", _tenants(held)) as connection:
                 await deliveries.renew(connection, held, self._lease)
@@ -287,7 +287,7 @@ class Worker:
         await _cancel(late)
         with contextlib.suppress(TimeoutError, ServiceUnavailable):
             async with asyncio.timeout(SETTLE_WITHIN):
-                await self._release([claim for claim in late.values() if claim.id not in self._results])
+                await self._release([claim for claim in late.values() if claim not in self._results])
                 await self._all_settled.wait()
 
     def _seen(self, *, away: bool) -> None:

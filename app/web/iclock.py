@@ -140,7 +140,7 @@ class Iclock:
         message = await receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message.get("body", b"")
-            return body
+            return body if len(body) <= bound else _TOO_LARGE
         chunks, size = [], 0
         while True:
             if message["type"] == "http.disconnect":

@@ -11,9 +11,11 @@ What it adds is the difference between a close code that was written and one tha
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 #: The extension under which the application finds `cut`.
 CUT: Final = "punchconnect.cut"
@@ -56,6 +58,11 @@ class Wire(WebSocketsSansIOProtocol):
         """As before, until a mistake was made."""
         if not self._deaf:
             super().data_received(data)
+
+    def send_receive_event_to_app(self) -> None:
+        """As before; a mistake right before the client's own closing frame needs no answer any more."""
+        with suppress(InvalidState):
+            super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
         """Say what was wrong and let the client hear it."""

@@ -19,7 +19,7 @@ from app.domain.keys import Actor, KeyRing
 from app.settings import Settings
 from app.vault import Vault
 from schema.context import Context
-from schema.http import GraphQLHttp
+from schema.http import GraphQLHttp, MakeContext
 from tests.schema.world import World, make_world
 
 PUBLIC_URL = "https://punchconnect.example"
@@ -64,7 +64,7 @@ class MakeCaller(Protocol):
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     """Nothing of the environment."""
-    return Settings(_env_file=None, public_url=PUBLIC_URL)  # type: ignore[call-arg]
+    return Settings(_env_file=None, public_url=PUBLIC_URL)
 
 
 @pytest.fixture(scope="session")
@@ -86,13 +86,12 @@ async def feed(db: Database, bell: Bell, cursors: Cursors, vault: Vault) -> Asyn
 
 
 @pytest.fixture(scope="session")
-async def http(
-    db: Database, vault: Vault, cursors: Cursors, bell: Bell, feed: Feed, settings: Settings
-) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the GraphQL endpoint."""
-    ring = KeyRing(db, vault)
+def make_context(  # noqa: PLR0917  fixtures come by name
+    db: Database, vault: Vault, cursors: Cursors, feed: Feed, bell: Bell, settings: Settings
+) -> MakeContext:
+    """What resolvers get."""
 
-    def context(actor: Actor, request_id: str, idempotency_header: str | None) -> Context:
+    def make(actor: Actor, request_id: str, idempotency_header: str | None) -> Context:
         return Context(
             actor=actor,
             db=db,
@@ -105,7 +104,13 @@ async def http(
             idempotency_header=idempotency_header,
         )
 
-    endpoint: Any = GraphQLHttp(ring.authenticate, context, PUBLIC_URL)
+    return make
+
+
+@pytest.fixture(scope="session")
+async def http(db: Database, vault: Vault, make_context: MakeContext) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the GraphQL endpoint."""
+    endpoint: Any = GraphQLHttp(KeyRing(db, vault).authenticate, make_context, PUBLIC_URL)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url=PUBLIC_URL) as client:
         yield client
 

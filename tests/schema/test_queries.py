@@ -43,12 +43,12 @@ async def test_the_viewer_sees_its_tenant_and_its_key(caller: Caller, world: Wor
 
 
 async def test_a_punch_shows_the_terminals_words_and_ours(caller: Caller, world: World) -> None:
-    data = await caller.ask(
-        f"query ($id: ID!) {{ punch(id: $id) {{ {PUNCH} }} }}", id=ids.show("pun", world.punches[0].id)
-    )
+    punch_id = ids.show("pun", world.punches[0].id)
+
+    data = await caller.ask(f"query ($id: ID!) {{ punch(id: $id) {{ {PUNCH} }} }}", id=punch_id)
 
     assert data["punch"] == {
-        "id": ids.show("pun", world.punches[0].id),
+        "id": punch_id,
         "pin": "0042",
         "punchedAt": "2026-03-02T09:00:00.000Z",
         "localTime": "2026-03-02T09:00:00",
@@ -205,7 +205,7 @@ async def test_an_employee_is_found_by_id_and_by_pin(caller: Caller, world: Worl
 
 @pytest.mark.parametrize(
     ("search", "pins"),
-    [("00", ["0042"]), ("42", ["0042"]), ("MIN", ["0042"]), ("100%", ["5"]), ("_", []), ("2", ["0042"]), ("x", [])],
+    [("004", ["0042"]), ("42", ["0042"]), ("MIN", ["0042"]), ("100%", ["5"]), ("_", []), ("2", ["0042"]), ("x", [])],
 )
 async def test_a_search_matches_the_start_of_the_pin_or_any_part_of_name_or_external_id(
     caller: Caller, world: World, db: Database, search: str, pins: list[str]
@@ -254,7 +254,9 @@ async def test_a_deleted_endpoint_is_gone_and_its_deliveries_stay(caller: Caller
 
     data = await caller.ask(
         """query ($id: ID!) {
-            node(id: $id) { id } webhookEndpoints { totalCount nodes { id } } webhookDeliveries { nodes { endpoint { id } } }
+            node(id: $id) { id }
+            webhookEndpoints { totalCount nodes { id } }
+            webhookDeliveries { nodes { endpoint { id } } }
         }""",
         id=ids.show("whk", world.endpoint.id),
     )
@@ -266,17 +268,17 @@ async def test_a_deleted_endpoint_is_gone_and_its_deliveries_stay(caller: Caller
     }
 
 
-NODES = [
-    ("ten", "Tenant"),
-    ("key", "ApiKey"),
-    ("sit", "Site"),
-    ("dev", "Device"),
-    ("rej", "RejectedRecord"),
-    ("emp", "Employee"),
-    ("pun", "Punch"),
-    ("whk", "WebhookEndpoint"),
-    ("whd", "WebhookDelivery"),
-]
+NODES = {
+    "ten": "Tenant",
+    "key": "ApiKey",
+    "sit": "Site",
+    "dev": "Device",
+    "rej": "RejectedRecord",
+    "emp": "Employee",
+    "pun": "Punch",
+    "whk": "WebhookEndpoint",
+    "whd": "WebhookDelivery",
+}
 
 
 async def test_every_node_is_found_by_its_id(caller: Caller, world: World) -> None:
@@ -287,7 +289,7 @@ async def test_every_node_is_found_by_its_id(caller: Caller, world: World) -> No
         ids=wanted,
     )
 
-    assert data["nodes"] == [{"__typename": kind, "id": id} for (_, kind), id in zip(NODES, wanted, strict=True)]
+    assert data["nodes"] == [{"__typename": NODES[name[:3]], "id": name} for name in wanted]
     assert data["node"] == data["nodes"][0]
 
 
@@ -346,8 +348,10 @@ async def test_an_unknown_id_is_null_and_a_404(caller: Caller, field: str, prefi
 
 @pytest.mark.parametrize(("field", "prefix", "code"), SINGULAR)
 async def test_an_id_of_another_kind_is_invalid(caller: Caller, field: str, prefix: ids.Prefix, code: str) -> None:
-    for id in (ids.show("evt", ids.new()), f"{prefix}_", "", "ten", f"{prefix}_{'8' * 26}"):
-        assert await caller.codes(f"query ($id: ID!) {{ {field}(id: $id) {{ id }} }}", id=id) == ["invalid_id"]
+    query = f"query ($id: ID!) {{ {field}(id: $id) {{ id }} }}"
+
+    for wrong in (ids.show("evt", ids.new()), f"{prefix}_", "", "ten", f"{prefix}_{'8' * 26}"):
+        assert await caller.codes(query, id=wrong) == ["invalid_id"]
 
 
 @pytest.mark.parametrize(

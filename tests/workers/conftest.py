@@ -5,66 +5,61 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
-from typing import Any, Protocol
+from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
 from app.broadcast import Bell
-from app.database import Database
+from app.database import Database, driver
 from app.domain.addresses import AddressGuard
+from app.domain.endpoints import Endpoint
+from app.domain.events import Cursors, EventType, Logged
 from app.settings import Settings
 from app.vault import Vault
+from tests import factories
 from tests.conftest import SECRET_KEY
 from tests.receiver import Receiver
 from workers.outbound import Outbound
 from workers.pool import Worker
 
 # Trusts no one. Reading the usual roots takes longer than most of these tests.
-NOBODY = ssl.create_default_context(cadata=None, capath=os.devnull)
+NOBODY: Final = ssl.create_default_context(cadata=None, capath=os.devnull)
 
 
-class MakeSettings(Protocol):
-    """Settings of a worker in a hurry."""
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A database, one tenant in it, a receiver, and workers that bring what happens from one to the other."""
 
-    def __call__(self, **changes: Any) -> Settings: ...
+    url: str
+    db: Database
+    vault: Vault
+    cursors: Cursors
+    receiver: Receiver
+    tenant_id: UUID
 
+    async def endpoint(self, path: str = "/hook", *, tenant_id: UUID | None = None, **fields: Any) -> Endpoint:
+        """An endpoint of the tenant, or of another one, at a path of the receiver."""
+        url = self.receiver.url(path)
+        return await factories.make_endpoint(self.db, self.vault, tenant_id or self.tenant_id, url, **fields)
 
-class StartWorker(Protocol):
-    """`async with start_worker() as worker:`; at the end it is told to stop and drains."""
+    async def happen(
+        self, times: int = 1, type: EventType = EventType.PUNCH_CREATED, *, tenant_id: UUID | None = None
+    ) -> list[Logged]:
+        """So many events of the tenant, committed; nobody rings."""
+        return await factories.happen(self.db, self.cursors, tenant_id or self.tenant_id, times, type)
 
-    def __call__(
-        self, *, concurrency: int = 50, bell: Bell | None = None, **changes: Any
-    ) -> AbstractAsyncContextManager[Worker]: ...
-
-
-@pytest.fixture
-async def own_db(fresh_database_url: str) -> AsyncIterator[Database]:
-    """The doors to the test's own database."""
-    database = Database(fresh_database_url, pool=40)
-    await database.start()
-    yield database
-    await database.stop()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A customer's server that says 200 unless told otherwise."""
-    async with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
-def make_settings(fresh_database_url: str) -> MakeSettings:
-    """`make_settings(webhook_timeout_seconds=1)`."""
-
-    def make(**changes: Any) -> Settings:
+    def settings(self, **changes: Any) -> Settings:
+        """Those of a worker in a hurry."""
         defaults: dict[str, Any] = {
             "_env_file": None,
-            "database_url": fresh_database_url,
+            "database_url": self.url,
             "secret_key": SECRET_KEY,
             "webhook_retry_delays": (0.05, 0.05),
             "webhook_allow_networks": (ip_network("127.0.0.0/8"),),
@@ -73,37 +68,68 @@ def make_settings(fresh_database_url: str) -> MakeSettings:
         }
         return Settings(**defaults | changes)
 
-    return make
-
-
-@pytest.fixture
-def start_worker(own_db: Database, vault: Vault, make_settings: MakeSettings) -> StartWorker:
-    """A worker on the test's own database."""
+    @asynccontextmanager
+    async def idle(self, *, concurrency: int = 50, bell: Bell | None = None, **changes: Any) -> AsyncIterator[Worker]:
+        """A worker that has not been started."""
+        settings = self.settings(**changes)
+        timeout = timedelta(seconds=settings.webhook_timeout_seconds)
+        guard = AddressGuard(settings.webhook_allow_networks)
+        async with Outbound(guard, timeout=timeout, ssl_context=NOBODY) as door:
+            yield Worker(self.db, door, self.vault, settings, bell, concurrency=concurrency)
 
     @asynccontextmanager
-    async def start(*, concurrency: int = 50, bell: Bell | None = None, **changes: Any) -> AsyncIterator[Worker]:
-        settings = make_settings(**changes)
-        async with door_of(settings) as door:
-            worker = Worker(own_db, door, vault, settings, bell, concurrency=concurrency)
-            async with running(worker):
+    async def worker(self, *, concurrency: int = 50, bell: Bell | None = None, **changes: Any) -> AsyncIterator[Worker]:
+        """A worker at work. At the end it is told to stop, and drains."""
+        async with self.idle(concurrency=concurrency, bell=bell, **changes) as worker:
+            stop = asyncio.Event()
+            task = asyncio.create_task(worker.run(stop))
+            try:
                 yield worker
+            finally:
+                stop.set()
+                await task
 
-    return start
+    async def rows(self, query: str, *, tenant_id: UUID | None = None) -> list[dict[str, Any]]:
+        """As the tenant sees them."""
+        async with self.db.read(tenant_id or self.tenant_id) as session:
+            return [dict(row) for row in await (await driver(session)).fetch(query)]
 
+    async def statuses(self, *, tenant_id: UUID | None = None) -> Counter[str]:
+        """How many deliveries are how far."""
+        found = await self.rows("SELECT status FROM webhook_deliveries", tenant_id=tenant_id)
+        return Counter(row["status"] for row in found)
 
-def door_of(settings: Settings) -> Outbound:
-    """The sender as settings describe it."""
-    timeout = timedelta(seconds=settings.webhook_timeout_seconds)
-    return Outbound(AddressGuard(settings.webhook_allow_networks), timeout=timeout, ssl_context=NOBODY)
+    async def attempts(self, *, tenant_id: UUID | None = None) -> list[dict[str, Any]]:
+        """In the order in which they were made."""
+        return await self.rows(
+            "SELECT number, status_code, error, response_body FROM webhook_attempts ORDER BY started_at, number",
+            tenant_id=tenant_id,
+        )
+
+    async def until(self, *wanted: str, tenant_id: UUID | None = None, timeout: float = 20) -> Counter[str]:  # noqa: ASYNC109
+        """Return once all deliveries have one of these statuses; TimeoutError otherwise."""
+        async with asyncio.timeout(timeout):
+            while set(found := await self.statuses(tenant_id=tenant_id)) - set(wanted):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return found
+
+    async def change(self, query: str, *args: Any) -> None:
+        """What the tenant does to its rows."""
+        async with self.db.write(self.tenant_id) as session:
+            await (await driver(session)).execute(query, *args)
 
 
 @asynccontextmanager
-async def running(worker: Worker) -> AsyncIterator[Callable[[], None]]:
-    """The worker at work; yields what tells it to stop. Returns once it has stopped."""
-    stop = asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        yield stop.set
-    finally:
-        stop.set()
-        await task
+async def scene_in(url: str, vault: Vault, cursors: Cursors) -> AsyncIterator[Scene]:
+    """A scene in a migrated database."""
+    db = Database(url, pool=40)
+    tenant_id = (await factories.make_tenant(db)).tenant_id
+    async with Receiver() as receiver:
+        yield Scene(url, db, vault, cursors, receiver, tenant_id)
+    await db.stop()
+
+
+@pytest.fixture
+async def scene(fresh_database_url: str, vault: Vault, cursors: Cursors) -> AsyncIterator[Scene]:
+    async with scene_in(fresh_database_url, vault, cursors) as made:
+        yield made

@@ -1,0 +1,86 @@
+"""What every worker does now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from app.domain import deliveries
+from app.errors import ServiceUnavailable
+from tests.workers.conftest import Scene
+from workers import sweeper
+
+KEY = """
+INSERT INTO idempotency_keys (tenant_id, field, key, fingerprint, outcome, created_at)
+VALUES ($1, 'deviceUpdate', $2, '', '{}', now() - $3::interval)
+"""
+
+
+async def test_outcomes_older_than_a_day_are_forgotten(scene: Scene) -> None:
+    await scene.change(KEY, scene.tenant_id, "old", timedelta(hours=24, minutes=1))
+    await scene.change(KEY, scene.tenant_id, "young", timedelta(hours=23, minutes=59))
+
+    assert await sweeper.sweep(scene.db) == 1
+
+    assert await scene.rows("SELECT key FROM idempotency_keys") == [{"key": "young"}]
+    assert await sweeper.sweep(scene.db) == 0
+
+
+async def test_more_than_one_batch_is_swept_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "BATCH", 2)
+    for n in range(5):
+        await scene.change(KEY, scene.tenant_id, str(n), timedelta(hours=25))
+
+    assert await sweeper.sweep(scene.db) == 5
+
+
+async def test_leases_that_ran_out_are_taken_back_and_those_that_last_are_not(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "BATCH", 2)
+    await scene.endpoint()
+    await scene.happen(7)
+    async with scene.db.across("work") as connection:
+        await deliveries.claim(connection, 5, timedelta(milliseconds=-1))
+        await deliveries.claim(connection, 2, timedelta(seconds=30))
+    before = sweeper.LOST_LEASES._value.get()
+
+    assert await sweeper.reap(scene.db) == 5
+
+    assert await scene.statuses() == {"PENDING": 5, "SENDING": 2}
+    assert sweeper.LOST_LEASES._value.get() == before + 5
+    assert await sweeper.reap(scene.db) == 0
+
+
+async def test_how_late_the_oldest_delivery_is_can_be_seen(scene: Scene) -> None:
+    await scene.endpoint()
+    await scene.happen()
+    await scene.change("UPDATE webhook_deliveries SET due_at = now() - interval '90 seconds'")
+
+    await sweeper.reap(scene.db)
+    late = sweeper.OLDEST_DUE._value.get()
+    await scene.change("UPDATE webhook_deliveries SET due_at = now() + interval '90 seconds'")
+    await sweeper.reap(scene.db)
+
+    assert 90 <= late < 120
+    assert sweeper.OLDEST_DUE._value.get() == 0
+
+
+async def test_a_chore_goes_on_after_it_failed() -> None:
+    done = asyncio.Event()
+    failures: list[Exception] = [ServiceUnavailable("away"), ValueError("a mistake")]
+
+    async def chore() -> None:
+        if failures:
+            raise failures.pop()
+        done.set()
+
+    task = asyncio.create_task(sweeper.every(timedelta(milliseconds=1), chore, "chore"))
+    await asyncio.wait_for(done.wait(), timeout=10)
+    task.cancel()
+
+    assert failures == []
+    with pytest.raises(asyncio.CancelledError):
+        await task
