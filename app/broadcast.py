@@ -223,10 +223,12 @@ class SupervisedRedisBackend(Backend):
         return self._in_effect and time.monotonic() - self._last_heard <= PING_EVERY + SILENCE
 
     async def connect(self) -> None:
-        """Start both tasks, and wait for the outcome of the first attempt: Redis may well be away."""
+        """Start both tasks, and wait a moment for the outcome of the first attempt: Redis may well be away."""
         self._tasks = [asyncio.create_task(self._listen_always()), asyncio.create_task(self._ring_always())]
         try:
-            await self._tried_once.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * ATTEMPT):
+                    await self._tried_once.wait()
         except asyncio.CancelledError:
             await self.disconnect()
             raise
@@ -306,7 +308,8 @@ class SupervisedRedisBackend(Backend):
                     asked = time.monotonic()
                     await _send(connection, "PING")
             elif waited >= SILENCE:
-                # Had it been us who stood still, the answer would be here and only want reading.
+                # Had it been us who stood still, the answer would be here and only want reading: uvloop looks at its
+                # timers before its sockets.
                 await asyncio.sleep(0.05)
                 if self._last_heard < asked:
                     raise TimeoutError("no answer to PING")
@@ -326,7 +329,7 @@ class SupervisedRedisBackend(Backend):
         while True:
             # Without a deadline: PING has it. And the connection stays as it is on errors, else the next command sent
             # would quietly open another one that listens to nothing.
-            reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+            reply = await connection.read_response(disconnect_on_error=False)
             self._last_heard = time.monotonic()
             match reply:
                 case [b"message", channel, message]:

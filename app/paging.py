@@ -176,7 +176,7 @@ class Cursors:
     def write(self, tenant_id: UUID, binding: bytes, place: Place) -> str:
         """The cursor of one row."""
         text = _VERSION + binding + place.id.bytes + _pack(place.key)
-        return base64.urlsafe_b64encode(text + self._mac(tenant_id, text)).decode().rstrip("=")
+        return _spell(text + self._mac(tenant_id, text))
 
     def read(self, tenant_id: UUID, binding: bytes, cursor: str) -> Place:
         """The place; CursorInvalid unless we wrote it for this tenant, CursorMismatch unless for this binding."""
@@ -185,7 +185,10 @@ class Cursors:
         except ValueError:
             raise CursorInvalid from None
         text, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        if text[:1] != _VERSION or not hmac.compare_digest(mac, self._mac(tenant_id, text)):
+        # Base 64 has several spellings of the same bytes; ours is the only one.
+        if _spell(raw) != cursor or text[:1] != _VERSION:
+            raise CursorInvalid
+        if not hmac.compare_digest(mac, self._mac(tenant_id, text)):
             raise CursorInvalid
         if text[1 : 1 + _BINDING_BYTES] != binding:
             raise CursorMismatch
@@ -312,6 +315,10 @@ def _compare(left: Any, right: Any, *, greater: bool, with_it: bool) -> ColumnEl
     compare = (ge if with_it else gt) if greater else (le if with_it else lt)
     compared: ColumnElement[bool] = compare(left, right)
     return compared
+
+
+def _spell(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _pack(key: Key) -> bytes:

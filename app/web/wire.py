@@ -22,14 +22,15 @@ CUT: Final = "punchconnect.cut"
 TRY_LATER: Final = 1013
 #: Seconds for a client to fetch the closing frame and answer it.
 LINGER: Final = 60.0
-#: Seconds in which we throw away what a mistaken client still sends.
+#: Seconds for which we throw away what a mistaken client still sends: until it was quiet for a while, and at most.
+QUIET: Final = 0.25
 DEAF: Final = 5.0
 
 
 class Wire(WebSocketsSansIOProtocol):
     """One connection."""
 
-    _deaf = False
+    _deaf_until = 0.0
 
     async def run_asgi(self) -> None:
         """Offer `cut` to the application, then run it."""
@@ -54,9 +55,16 @@ class Wire(WebSocketsSansIOProtocol):
         """No pong came."""
         self.cut(TRY_LATER, "No answer to a ping.")
 
+    def shutdown(self) -> None:
+        """The server stops: 1012. A client that reads nothing any more must not hold it up."""
+        super().shutdown()
+        self.loop.call_later(DEAF, self.transport.abort)
+
     def data_received(self, data: bytes) -> None:
         """As before, until a mistake was made."""
-        if not self._deaf:
+        if self._deaf_until:
+            self._wait_for_quiet()
+        else:
             super().data_received(data)
 
     def send_receive_event_to_app(self) -> None:
@@ -73,10 +81,15 @@ class Wire(WebSocketsSansIOProtocol):
         self.stop_keepalive()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = self._deaf = True
+        self.close_sent = True
+        self._deaf_until = self.loop.time() + DEAF
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.close_timer = self.loop.call_later(DEAF, self.transport.abort)
+        self._wait_for_quiet()
+
+    def _wait_for_quiet(self) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        patience = min(QUIET, max(0.0, self._deaf_until - self.loop.time()))
+        self.close_timer = self.loop.call_later(patience, self.transport.close)

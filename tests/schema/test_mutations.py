@@ -473,6 +473,21 @@ async def test_a_mutation_sees_what_the_one_before_it_did(caller: Caller) -> Non
     }
 
 
+async def test_a_mutation_shows_no_row_as_it_was_before(caller: Caller, world: World) -> None:
+    data = await caller.ask(
+        """mutation ($device: ID!, $site: ID!) {
+          before: deviceUpdate(input: {id: $device, name: "A"}) { device { site { name } } }
+          siteUpdate(input: {id: $site, name: "Renamed"}) { site { name } }
+          after: deviceUpdate(input: {id: $device, name: "B"}) { device { site { name } } }
+        }""",
+        device=ids.show("dev", world.device.id),
+        site=ids.show("sit", world.site.id),
+    )
+
+    assert data["before"]["device"]["site"]["name"] == "Casablanca"
+    assert data["after"]["device"]["site"]["name"] == "Renamed"
+
+
 async def test_what_postgresql_cannot_hold_is_refused_and_not_an_error_of_ours(caller: Caller) -> None:
     for name in ("a\x00b", "\x1b[31m"):
         done = (await caller.ask(SITE, input={"name": name, "timeZone": "UTC"}))["done"]

@@ -14,10 +14,11 @@ import orjson
 import pytest
 
 from app import ids
-from app.database import Database, driver
+from app.database import Database
 from app.domain import bindings, devices, tenants
 from app.domain.devices import Device
 from app.vault import Vault
+from tests.database import dicts, held, until_blocked
 from tests.factories import make_device
 from tests.server import Reply, Server, hang_up, read_reply, request
 
@@ -59,19 +60,14 @@ async def make_customer(db: Database, vault: Vault) -> Customer:
     return Customer(created.tenant.id, created.enrollment_token, created.enrollment_label)
 
 
-async def rows(db: Database, tenant_id: UUID, query: str) -> list[dict[str, Any]]:
-    async with db.read(tenant_id) as session:
-        return [dict(row) for row in await (await driver(session)).fetch(query)]
-
-
 async def lines(db: Database, tenant_id: UUID) -> list[str]:
-    return [row["raw"].decode() for row in await rows(db, tenant_id, "SELECT raw FROM punches ORDER BY local_time")]
+    return [row["raw"].decode() for row in await dicts(db, tenant_id, "SELECT raw FROM punches ORDER BY local_time")]
 
 
 async def eventually(db: Database, tenant_id: UUID, query: str, wanted: list[dict[str, Any]]) -> None:
     """Contacts are written down after the answer, a second later or so."""
     async with asyncio.timeout(20):
-        while await rows(db, tenant_id, query) != wanted:  # noqa: ASYNC110
+        while await dicts(db, tenant_id, query) != wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -94,7 +90,7 @@ async def test_an_upload_is_stored_numbered_and_acknowledged(
     assert (answer.status, answer.body) == (200, b"OK: 2")
     assert answer.headers["content-type"] == "text/plain"
     assert "date" in answer.headers
-    found = await rows(
+    found = await dicts(
         db,
         customer.tenant_id,
         "SELECT pin, local_time, time_zone, punched_at, state_code, verify_code, work_code, buffered, raw "
@@ -116,8 +112,37 @@ async def test_an_upload_is_stored_numbered_and_acknowledged(
 
 
 async def positions(db: Database, tenant_id: UUID) -> list[tuple[int, str]]:
-    found = await rows(db, tenant_id, "SELECT position, type FROM events ORDER BY position")
+    found = await dicts(db, tenant_id, "SELECT position, type FROM events ORDER BY position")
     return [(row["position"], row["type"]) for row in found]
+
+
+async def test_ok_is_said_after_the_commit_and_not_before(
+    server: Server, db: Database, customer: Customer, device: Device
+) -> None:
+    await server.get(customer.url(f"ping?SN={device.serial_number}"))
+    async with held(db, customer.tenant_id):
+        answering = asyncio.create_task(server.post(customer.url(attlog(device.serial_number)), body(NINE)))
+        await until_blocked(db)
+        await asyncio.wait([answering], timeout=0.2)
+        early = (answering.done(), await lines(db, customer.tenant_id))
+    answer = await answering
+
+    assert early == (False, [])
+    assert answer.body == b"OK: 1"
+    assert await lines(db, customer.tenant_id) == [NINE]
+
+
+async def test_a_backlog_of_days_is_taken_piece_by_piece_and_counted_whole(
+    db: Database, database_url: str, customer: Customer, device: Device
+) -> None:
+    backlog = [f"{n}\t2026-03-0{1 + n % 7} 09:00:00\t0\t1\t0" for n in range(9000)]
+    async with Server(database_url, ingest_queue=100) as server:
+        answer = await server.post(customer.url(attlog(device.serial_number)), body(*backlog, "rubbish", *backlog[:5]))
+
+    assert answer.body == b"OK: 9006"
+    stored = await dicts(db, customer.tenant_id, "SELECT raw FROM punches")
+    assert sorted(row["raw"].decode() for row in stored) == sorted(backlog)
+    assert len({position for position, _ in await positions(db, customer.tenant_id)}) == 9000
 
 
 async def test_resends_and_parallel_duplicates_are_one_punch_and_one_event(
@@ -162,7 +187,7 @@ async def test_lines_nobody_can_read_are_kept_counted_and_acknowledged(
 
     assert [answer.body for answer in answers] == [b"OK: 3", b"OK: 3"]
     assert await lines(db, customer.tenant_id) == [NINE]
-    kept = await rows(db, customer.tenant_id, "SELECT table_name, raw, reason FROM rejected_records ORDER BY raw")
+    kept = await dicts(db, customer.tenant_id, "SELECT table_name, raw, reason FROM rejected_records ORDER BY raw")
     assert kept == [
         {"table_name": "ATTLOG", "raw": broken[1].encode(), "reason": "time is not YYYY-MM-DD hh:mm:ss"},
         {"table_name": "ATTLOG", "raw": broken[0].encode(), "reason": "no time"},
@@ -179,7 +204,7 @@ async def test_the_operation_log_is_kept_without_its_passwords(
     answer = await server.post(customer.url(f"cdata?SN={device.serial_number}&table=OPERLOG&Stamp=9"), sent)
 
     assert answer.body == b"OK: 2"
-    kept = await rows(db, customer.tenant_id, "SELECT table_name, stamp, body, record_count FROM kept_uploads")
+    kept = await dicts(db, customer.tenant_id, "SELECT table_name, stamp, body, record_count FROM kept_uploads")
     assert kept == [{"table_name": "OPERLOG", "stamp": "9", "body": sent.replace(b"Secret9", b""), "record_count": 2}]
 
 
@@ -197,7 +222,7 @@ async def test_templates_and_photos_are_counted_and_thrown_away(
     picture = await server.post(customer.url(f"cdata?SN={device.serial_number}&table=ATTPHOTO&Stamp=2"), photo)
 
     assert (log.body, picture.body) == (b"OK: 3", b"OK")
-    kept = await rows(
+    kept = await dicts(
         db, customer.tenant_id, "SELECT table_name, body, record_count, discarded_count FROM kept_uploads ORDER BY id"
     )
     assert kept == [
@@ -217,7 +242,7 @@ async def test_tables_and_endpoints_nobody_knows_are_kept_and_acknowledged(
     ping = await server.get(customer.url(f"ping?SN={serial}"))
 
     assert [answer.body for answer in (table, endpoint, result, ping)] == [b"OK: 2", b"OK", b"OK", b"OK"]
-    kept = await rows(db, customer.tenant_id, "SELECT table_name, body FROM kept_uploads ORDER BY id")
+    kept = await dicts(db, customer.tenant_id, "SELECT table_name, body FROM kept_uploads ORDER BY id")
     assert kept == [
         {"table_name": "Novelty", "body": b"a=1\nb=2\n"},
         {"table_name": "POST newthing", "body": b"SN=%b&x=1\n\x00\x01what" % serial.encode()},
@@ -431,7 +456,9 @@ def options(answer: bytes) -> dict[str, str]:
 async def test_a_stranger_waits_once_in_the_tenants_list(server: Server, db: Database, customer: Customer) -> None:
     await asyncio.gather(*(server.post(customer.url(attlog("STRANGER02")), body(NINE)) for _ in range(10)))
 
-    listed = await rows(db, customer.tenant_id, "SELECT serial_number, status, registered, sought_address FROM devices")
+    listed = await dicts(
+        db, customer.tenant_id, "SELECT serial_number, status, registered, sought_address FROM devices"
+    )
     assert listed == [
         {"serial_number": "STRANGER02", "status": "PENDING", "registered": False, "sought_address": "own"}
     ]
@@ -451,7 +478,7 @@ async def test_strangers_beyond_the_bound_are_refused_without_being_listed(
     answers = [await server.post(customer.url(attlog(f"LATE{n}")), body(NINE)) for n in range(3)]
 
     assert {answer.status for answer in answers} == {403}
-    listed = await rows(db, customer.tenant_id, "SELECT serial_number FROM devices WHERE serial_number ~ 'LATE'")
+    listed = await dicts(db, customer.tenant_id, "SELECT serial_number FROM devices WHERE serial_number ~ 'LATE'")
     assert listed == [{"serial_number": "LATE0"}]
 
 
@@ -480,6 +507,27 @@ async def test_while_the_database_is_away_nothing_is_acknowledged() -> None:
         hello = await server.get("/d/token/iclock/cdata?SN=A1&options=all")
 
     assert [(reply.status, reply.body) for reply in (answer, hello)] == [(503, b"Try again.")] * 2
+
+
+# ── the shared address ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_on_the_shared_address_an_operator_of_one_tenant_may_let_registration_decide(
+    db: Database, vault: Vault, database_url: str, customer: Customer
+) -> None:
+    async with db.write(customer.tenant_id) as session:
+        await devices.register(session, customer.tenant_id, f"SHARED{customer.label}", time_zone="UTC")
+    target = f"/iclock/{attlog('SHARED' + customer.label)}"
+
+    answers = {}
+    for mode in ("off", "challenge", "approve"):
+        async with Server(database_url, shared_address=mode) as server:
+            answers[mode] = (await server.post(target, body(NINE))).status
+
+    assert answers == {"off": 403, "challenge": 403, "approve": 200}
+    bound = await dicts(db, customer.tenant_id, "SELECT status, bound_addresses FROM devices")
+    assert bound == [{"status": "ACTIVE", "bound_addresses": ["shared"]}]
+    assert await lines(db, customer.tenant_id) == [NINE]
 
 
 # ── addresses and binding ────────────────────────────────────────────────────────────────────────────
@@ -521,9 +569,9 @@ async def test_a_registered_terminal_is_bound_by_its_first_contact_and_that_is_a
 
     assert {(answer.status, answer.body) for answer in answers} == {(200, b"OK")}
     assert upload.body == b"OK: 1"
-    status = await rows(db, customer.tenant_id, "SELECT status, bound_addresses FROM devices")
+    status = await dicts(db, customer.tenant_id, "SELECT status, bound_addresses FROM devices")
     assert status == [{"status": "ACTIVE", "bound_addresses": ["own"]}]
-    [bound, punched] = await rows(db, customer.tenant_id, "SELECT position, type, body FROM events ORDER BY position")
+    [bound, punched] = await dicts(db, customer.tenant_id, "SELECT position, type, body FROM events ORDER BY position")
     assert (bound["position"], bound["type"], punched["position"]) == (1, "device.bound", 2)
     assert orjson.loads(bound["body"])["data"] == {
         "id": ids.show("dev", device.id),

@@ -1,0 +1,286 @@
+"""Deliveries per second of one worker, and how long an event takes from its commit to its receiver.
+
+Everything is real: PostgreSQL with fsync on, the bell over Redis, the worker as `punchconnect work` starts it, with its
+log lines. The receiver, a process of its own, answers after a millisecond and writes down when each delivery came.
+
+- drain: N deliveries are due; the time between the first and the last to arrive. The floor is the same number of posts,
+  signed and sent through the same door by a process that has no database and logs nothing.
+- open loop: one event is committed each 10 (5) ms, and rung for; from after the commit to the receiver.
+
+All share the cores, so the ratio is what counts. A repeated or missing delivery ends the run with an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any, Final, cast
+from uuid import UUID
+
+import orjson
+import uvloop
+
+from app import ids
+from app.broadcast import Bell
+from app.domain import outbox
+from app.domain.addresses import AddressGuard
+from app.domain.endpoints import Endpoint, seal_secret
+from app.domain.events import Cursors, EventType, Happening, Logged
+from app.domain.tables import now
+from bench.stand import Stand, free_port, stand
+from protocol import webhook
+from workers.outbound import Outbound
+
+SECRET: Final = webhook.secret_from(bytes(range(32)))
+CONCURRENCY: Final = 50
+#: What one endpoint gets of them.
+IN_FLIGHT: Final = CONCURRENCY // 2
+BODY: Final = b"x" * 640  # about as much as a punch
+DATA: Final[dict[str, Any]] = {"pad": "x" * 420}
+THINKS: Final = 0.001
+
+
+def run(short: bool) -> list[dict[str, Any]]:
+    """Rows of {name, figure, unit, floor, ratio}; medians of alternating rounds."""
+    return uvloop.run(measure(short=short))
+
+
+async def measure(*, short: bool) -> list[dict[str, Any]]:
+    """Short takes about 20 seconds."""
+    deliveries, rounds, seconds = (1_500, 2, 3) if short else (10_000, 3, 20)
+    async with stand() as rig, _receiver() as far:
+        bench = await _Bench.prepare(rig, far)
+        try:
+            floors, drains = [], []
+            for _ in range(rounds):
+                floors.append(await _floor(far, deliveries))
+                drains.append(await bench.drain(deliveries))
+            figure, floor = statistics.median(drains), statistics.median(floors)
+            rows = [
+                {
+                    "name": "one worker, one 1 ms receiver: drain",
+                    "figure": round(figure),
+                    "unit": "deliveries/s",
+                    "floor": round(floor),
+                    "ratio": round(figure / floor, 3),
+                }
+            ]
+            async with bench.worker():
+                for rate in (100, 200):
+                    late = await bench.open_loop(rate, seconds)
+                    rows += [
+                        {"name": f"{rate}/s: commit to receiver, {name}", "figure": round(value * 1e3, 1), "unit": "ms"}
+                        for name, value in late.items()
+                    ]
+        finally:
+            await bench.bell.stop()
+    return rows
+
+
+class _Bench:
+    """One tenant with one endpoint, and what it takes to make things happen to it."""
+
+    def __init__(self, rig: Stand, far: str, tenant_id: UUID) -> None:
+        self.rig, self.far, self.tenant_id = rig, far, tenant_id
+        self.cursors = Cursors(rig.vault.cursor_key)
+        self.bell = Bell(rig.environment["PUNCHCONNECT_REDIS_URL"])
+
+    @classmethod
+    async def prepare(cls, rig: Stand, far: str) -> _Bench:
+        bench = cls(rig, far, (await rig.add_tenant(0)).id)
+        endpoint_id = ids.new()
+        sealed = seal_secret(rig.vault, endpoint_id, bench.tenant_id, SECRET)
+        async with rig.db.write(bench.tenant_id) as session:
+            session.add(Endpoint(tenant_id=bench.tenant_id, id=endpoint_id, url=far, secret_sealed=sealed))
+        await bench.bell.start()
+        return bench
+
+    async def happen(self, times: int) -> list[Logged]:
+        happenings = [Happening(self.tenant_id, EventType.PUNCH_CREATED, DATA, ids.new(), now()) for _ in range(times)]
+        async with self.rig.db.across("ingest", [self.tenant_id]) as connection:
+            return await outbox.announce(connection, self.cursors, happenings)
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[None]:
+        """`punchconnect work`, until the block ends."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "from app.cli import main; main()",
+            "work",
+            "--concurrency",
+            str(CONCURRENCY),
+            env=os.environ | self.rig.environment | {"PUNCHCONNECT_LOG_LEVEL": "INFO"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            if await asyncio.wait_for(process.wait(), 20) != 0:
+                raise RuntimeError(f"The worker ended with {process.returncode}.")
+
+    async def drain(self, deliveries: int) -> float:
+        """Deliveries per second, while nothing else happens."""
+        for _ in range(0, deliveries, 500):
+            await self.happen(500)
+        async with self.worker():
+            arrivals = await _arrivals(self.far, deliveries)
+        return (deliveries - 1) / (max(arrivals.values()) - min(arrivals.values()))
+
+    async def open_loop(self, rate: int, seconds: float) -> dict[str, float]:
+        """Seconds from commit to receiver. The pace does not wait for anything."""
+        committed: dict[str, float] = {}
+
+        async def one(at: float) -> None:
+            await asyncio.sleep(at - time.monotonic())
+            [event] = batch = await self.happen(1)
+            committed[ids.show("evt", event.id)] = time.monotonic()
+            outbox.ring(self.bell, self.rig.vault.bus_key, batch)
+
+        await self.happen(1)
+        await _arrivals(self.far, 1)  # the worker is up
+        start = time.monotonic() + 0.1
+        await asyncio.gather(*(one(start + n / rate) for n in range(int(rate * seconds))))
+        arrivals = await _arrivals(self.far, len(committed))
+        late = sorted(arrivals[event] - at for event, at in committed.items())
+        return {f"p{share}": late[min(len(late) * share // 100, len(late) - 1)] for share in (50, 95, 99)}
+
+
+async def _arrivals(far: str, wanted: int, patience: float = 120) -> dict[str, float]:
+    """When each event came, once `wanted` requests did. Forgets them. RuntimeError when one came twice or none did."""
+    deadline = time.monotonic() + patience
+    while True:
+        found = await _ask(far, f"/take/{wanted}")
+        if found is not None:
+            break
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{wanted} deliveries did not come in {patience} s.")
+        await asyncio.sleep(0.05)
+    if len(dict(found)) != len(found):
+        raise RuntimeError(f"{len(found) - len(dict(found))} deliveries came twice.")
+    return dict(found)
+
+
+async def _ask(far: str, path: str) -> Any:
+    host, port = far.removeprefix("http://").split("/")[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST {path} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    body = await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
+    writer.close()
+    return orjson.loads(body)
+
+
+async def _floor(far: str, posts: int) -> float:
+    """Posts per second by a process that does nothing else."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.delivery", "post", far, str(posts))
+    await process.wait()
+    arrivals = await _arrivals(far, posts)
+    return (posts - 1) / (max(arrivals.values()) - min(arrivals.values()))
+
+
+async def _post_all(far: str, posts: int) -> None:
+    numbers = iter(range(posts))
+    delivery_uuid = ids.new()
+    guard = AddressGuard([ip_network("127.0.0.0/8")])
+
+    async def slot(door: Outbound) -> None:
+        for _ in numbers:
+            headers = webhook.headers(
+                event_id=ids.show("evt", ids.new()),
+                event_type="punch.created",
+                delivery_uuid=delivery_uuid,
+                attempt=1,
+                timestamp=int(time.time()),
+                body=BODY,
+                secret=SECRET,
+            )
+            reply = await door.post(far, headers, BODY)
+            assert reply.delivered, reply
+
+    async with Outbound(guard, timeout=timedelta(seconds=10), connections=CONCURRENCY) as door:
+        await asyncio.gather(*(slot(door) for _ in range(IN_FLIGHT)))
+
+
+class _Far(asyncio.Protocol):
+    """Answers each request after a millisecond; `/take/n` gives out and forgets what came, once that is n or more."""
+
+    came: Final[list[tuple[str, float]]] = []
+
+    def __init__(self) -> None:
+        self.waiting = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.waiting += data
+        while (end := self.waiting.find(b"\r\n\r\n")) >= 0:
+            head = self.waiting[:end].lower()
+            length = int(_header(head, b"content-length"))
+            if len(self.waiting) < end + 4 + length:
+                return
+            self.waiting = self.waiting[end + 4 + length :]
+            if head.startswith(b"post /take/"):
+                self.answer(self.take(int(head[11:].split(b" ")[0])))
+            else:
+                self.came.append((_header(head, b"webhook-id").decode(), time.monotonic()))
+                asyncio.get_running_loop().call_later(THINKS, self.answer, b"ok")
+
+    def take(self, wanted: int) -> bytes:
+        if len(self.came) < wanted:
+            return b"null"
+        taken = orjson.dumps(self.came)
+        self.came.clear()
+        return taken
+
+    def answer(self, body: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+def _header(head: bytes, name: bytes) -> bytes:
+    return head.split(b"\r\n" + name + b":", 1)[1].split(b"\r\n", 1)[0].strip()
+
+
+async def _receive(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(_Far, "127.0.0.1", port)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+@asynccontextmanager
+async def _receiver() -> AsyncIterator[str]:
+    """The far end; its URL."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.delivery", "receive", str(port), stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        yield f"http://127.0.0.1:{port}/hook"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["receive", port]:
+            uvloop.run(_receive(int(port)))
+        case ["post", far, posts]:
+            uvloop.run(_post_all(far, int(posts)))
+        case arguments:
+            for row in run(short="--long" not in arguments):
+                beside = f"   floor {row['floor']:,}   ratio {row['ratio']}" if "ratio" in row else ""
+                print(f"{row['name']:48} {row['figure']:>8,} {row['unit']}{beside}")

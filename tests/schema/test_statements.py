@@ -1,0 +1,112 @@
+"""A page costs as many statements at 100 rows as at 10."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from app.database import Database
+from app.domain.employees import Employee
+from app.domain.events import Cursors
+from app.domain.sites import Site
+from app.vault import Vault
+from tests.factories import make_device, make_endpoint
+from tests.schema.conftest import Caller
+from tests.schema.world import add_punches, make_view
+
+PUNCH = "id raw device { id name timeZone site { id } } employee { id name }"
+#: query, and the statements of its page: each batch of a loader is two, one of them to say for whom it reads.
+PAGES = {
+    "sites": ("sites(first: $n) { nodes { id devices(first: 2) { nodes { id storedPunchCount } } } }", 6),
+    "devices": (
+        "devices(first: $n) { totalCount edges { cursor node { id timeZone connection storedPunchCount site { name } "
+        "punches(first: 2) { pageInfo { endCursor } nodes { id } } rejectedRecords { nodes { id } } } } }",
+        12,
+    ),
+    "employees": (
+        "employees(first: $n) { totalCount nodes { id cardNumber punches(first: 2) { nodes { id device { id } } } } }",
+        8,
+    ),
+    "punches": (f"punches(first: $n) {{ edges {{ cursor node {{ {PUNCH} }} }} }}", 8),
+    "punchFeed": (f"punchFeed(from: BEGINNING, first: $n) {{ punches {{ {PUNCH} }} }}", 8),
+    "webhookEndpoints": (
+        "webhookEndpoints(first: $n) { totalCount nodes { id deliveries(first: 2) { nodes { id } } } }",
+        6,
+    ),
+    "webhookDeliveries": (
+        "webhookDeliveries(first: $n) { nodes { id payload endpoint { id } attempts { number } } }",
+        8,
+    ),
+}
+
+
+@contextmanager
+def counted(db: Database) -> Iterator[list[str]]:
+    """The statements that run meanwhile."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    engine = db._engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+async def crowd(caller: Caller, db: Database, vault: Vault, cursors: Cursors) -> Caller:
+    """A tenant with a hundred of everything."""
+    sites = [Site(tenant_id=caller.tenant_id, name=f"{n}", time_zone="UTC") for n in range(100)]
+    people = [Employee(tenant_id=caller.tenant_id, pin=f"{n}") for n in range(100)]
+    async with db.write(caller.tenant_id) as session:
+        session.add_all([*sites, *people])
+    await make_endpoint(db, vault, caller.tenant_id)
+    for number in range(100):
+        device = await make_device(db, caller.tenant_id, site_id=sites[number].id, time_zone=None)
+        view = make_view(device.id, number, pin=f"{number}")
+        await add_punches(db, cursors, caller.tenant_id, device, [view])
+        if number < 99:
+            await make_endpoint(db, vault, caller.tenant_id, event_types=["webhook.test"])
+    return caller
+
+
+async def test_a_page_of_100_costs_what_a_page_of_10_costs(crowd: Caller, db: Database) -> None:
+    for name, (query, most) in PAGES.items():
+        counts = {}
+        for rows in (10, 100):
+            with counted(db) as statements:
+                data = await crowd.ask(f"query ($n: Int) {{ list: {query} }}", n=rows)
+            found = data["list"].get("nodes") or data["list"].get("edges") or data["list"]["punches"]
+            assert len(found) == rows, name
+            counts[rows] = len(statements)
+
+        assert counts[10] == counts[100] <= most, (name, counts)
+
+
+async def test_ids_of_one_kind_are_one_statement(crowd: Caller, db: Database) -> None:
+    names = [node["id"] for node in (await crowd.ask("{ punches(first: 100) { nodes { id } } }"))["punches"]["nodes"]]
+    counts = []
+
+    for rows in (10, 100):
+        with counted(db) as statements:
+            await crowd.ask("query ($ids: [ID!]!) { nodes(ids: $ids) { id } }", ids=names[:rows])
+        counts.append(len(statements))
+
+    assert counts == [2, 2]
+
+
+async def test_a_total_is_counted_only_when_asked_for(crowd: Caller, db: Database) -> None:
+    with counted(db) as without:
+        await crowd.ask("{ devices { nodes { id } } }")
+    with counted(db) as with_total:
+        await crowd.ask("{ devices { totalCount nodes { id } } }")
+
+    assert not any("count(" in statement for statement in without)
+    assert any("count(" in statement for statement in with_total)
