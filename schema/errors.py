@@ -87,10 +87,9 @@ def refusal(error: GraphQLError) -> AppError:
     if isinstance(cause, AppError):
         return cause
     if isinstance(cause, GraphQLSyntaxError):
-        # graphql-core's lexer says that there are too many tokens in a syntax error.
-        return (
-            QueryTooComplex(cause.message) if "tokens. Parsing aborted" in cause.message else SyntaxFault(cause.message)
-        )
+        # What is too long or too deep for the parser comes as a syntax error, too.
+        fault = QueryTooComplex if "Parsing aborted" in cause.message else SyntaxFault
+        return fault(cause.message)
     if isinstance(cause, InvalidOperationTypeError | CannotGetOperationTypeError):
         return BadRequest(error.message)
     if not error.path and isinstance(cause, GraphQLError):

@@ -159,7 +159,7 @@ class Worker:
         claims = await self._claim(wanted)
         if claims:
             await self._start(claims, begun, stop)
-        if len(claims) == wanted:
+        if len(claims) == wanted or (claims and max(self._busy.values()) >= self._most_per_endpoint):
             await asyncio.sleep(BUSY_WAIT)
             return 0
         async with self._db.across("work") as connection:

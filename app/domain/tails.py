@@ -53,7 +53,7 @@ class Tail:
         self.head = max(self.head, message.last)
         if self.position is None or message.last <= self.position:
             return  # the first reader will compare with `head`; what is known already is no news
-        if not message.events:
+        if message.first > self.position + 1 or not message.events:
             self.doubt.set()
             return
         self._extend(message.events)
