@@ -7,7 +7,6 @@ punches, then what is kept raw, then (last, under the feed heads) events and del
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -146,18 +145,13 @@ async def accept(connection: Connection, cursors: Cursors, readings: Sequence[Re
     arrived = [(reading, punch) for reading in readings for punch in reading.punches]
     if not arrived:
         return []
-    fresh = await punches.append(connection, [(reading.device.tenant_id, punch) for reading, punch in arrived])
-    new = [(reading, punch) for reading, punch in arrived if punch.id in fresh]
+    appended = await punches.append(connection, [(reading.device.tenant_id, punch) for reading, punch in arrived])
+    employees = appended.employees
+    new = [(reading, punch) for reading, punch in arrived if punch.id in employees]
     if not new:
         return []
-    heads = await outbox.advance(connection, Counter(reading.device.tenant_id for reading, _ in new))
-    employees = {punch.id: fresh[punch.id].employee for _, punch in new}
     # Somebody changed who has which PIN and committed between our look and our lock: look again, under the lock.
-    stale = [
-        (reading.device.tenant_id, punch)
-        for reading, punch in new
-        if fresh[punch.id].roster != heads[reading.device.tenant_id].roster
-    ]
+    stale = [(reading.device.tenant_id, punch) for reading, punch in new if reading.device.tenant_id in appended.stale]
     if stale:
         employees |= await _employees(connection, stale)
     happenings = [
@@ -170,7 +164,7 @@ async def accept(connection: Connection, cursors: Cursors, readings: Sequence[Re
         )
         for reading, punch in new
     ]
-    return await outbox.append(connection, cursors, happenings, heads)
+    return await outbox.append(connection, cursors, happenings, appended.heads)
 
 
 async def _employees(

@@ -178,7 +178,7 @@ class PunchFeed:
                     async for fresh in batches:
                         picked = await self._choose(fresh)
                         # Both or neither: the deadline must not pass over what was not yet looked through.
-                        batch, chosen = fresh, []
+                        batch, chosen = fresh, picked
                         if chosen:
                             break
         return next(split(batch, chosen, self._most))

@@ -29,6 +29,7 @@ from app.database import Connection, Session, driver
 from app.domain.devices import Device
 from app.domain.employees import Employee
 from app.domain.events import timestamp
+from app.domain.outbox import Head
 from app.domain.tables import columns, instant, tenant_key, within_tenant
 from app.errors import AppError
 from protocol.adms.codes import Direction as PunchDirection
@@ -39,7 +40,9 @@ DIRECTIONS: Final = tuple(PunchDirection)
 VERIFY_MODES: Final = tuple(VerifyMode)
 _PLACES: Final = {name: place for names in (DIRECTIONS, VERIFY_MODES) for place, name in enumerate(names)}
 
-# Sorted by the whole unique key: two writers with the same records never wait for each other in a circle.
+# Sorted by the whole unique key: two writers with the same records never wait for each other in a circle. Then, in the
+# same round trip, outbox's advance: the feed heads are locked in tenant order once every row is in. Whatever this
+# statement reads, people included, is as old as its beginning; `head` alone is as it is under the lock.
 _APPEND: Final = """
 WITH fresh AS (
     INSERT INTO punches (
@@ -60,9 +63,19 @@ WITH fresh AS (
     ORDER BY tenant_id, device_id, pin, local_time, state_code
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, id, pin
+),
+counts AS MATERIALIZED (SELECT tenant_id, count(*) AS n FROM fresh GROUP BY tenant_id),
+locked AS MATERIALIZED (
+    SELECT h.tenant_id, c.n FROM feed_heads h JOIN counts c USING (tenant_id)
+    ORDER BY h.tenant_id FOR NO KEY UPDATE OF h
+),
+head AS (
+    UPDATE feed_heads h SET position = h.position + l.n FROM locked l WHERE h.tenant_id = l.tenant_id
+    RETURNING h.tenant_id, h.position, h.roster
 )
-SELECT fresh.id, h.roster, e.id, e.name, e.external_id
-FROM fresh JOIN feed_heads h USING (tenant_id) LEFT JOIN employees e USING (tenant_id, pin)
+SELECT fresh.id, head.tenant_id, head.position, head.roster, seen.roster = head.roster, e.id, e.name, e.external_id
+FROM fresh JOIN head USING (tenant_id) JOIN feed_heads seen USING (tenant_id)
+LEFT JOIN employees e USING (tenant_id, pin)
 """
 
 
@@ -215,16 +228,22 @@ def read_snapshot(data: Mapping[str, Any]) -> PunchView:
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
-    """What `append` found out about a punch that was not there before."""
+class Appended:
+    """What `append` did: who made each new punch, by its id, and the feed positions that it took for them.
 
-    #: The tenant's count of roster changes when `employee` was looked up.
-    roster: int
-    employee: EmployeeSnapshot | None
+    `stale` are tenants whose roster changed between the look at the people and the lock: look again, under the lock.
+    """
+
+    employees: dict[UUID, EmployeeSnapshot | None]
+    heads: dict[UUID, Head]
+    stale: frozenset[UUID]
 
 
-async def append(connection: Connection, punches: Sequence[tuple[UUID, PunchView]]) -> dict[UUID, Fresh]:
-    """Insert the punches of many tenants, skip what is already there, and return the new ones by id."""
+async def append(connection: Connection, punches: Sequence[tuple[UUID, PunchView]]) -> Appended:
+    """Insert the punches of many tenants, skip what is already there, and take positions for what is new.
+
+    Takes the tenants' feed heads, so nothing that locks anything may follow but `outbox.append`.
+    """
     views = [punch for _, punch in punches]
     rows = await connection.fetch(
         _APPEND,
@@ -247,7 +266,16 @@ async def append(connection: Connection, punches: Sequence[tuple[UUID, PunchView
         [",".join(punch.flags) for punch in views],
         [punch.raw for punch in views],
     )
-    return {row[0]: Fresh(row[1], EmployeeSnapshot(row[2], row[3], row[4]) if row[2] else None) for row in rows}
+    employees: dict[UUID, EmployeeSnapshot | None] = {}
+    heads: dict[UUID, Head] = {}
+    stale: set[UUID] = set()
+    for punch_id, tenant_id, position, roster, current, employee_id, name, external_id in rows:
+        employees[punch_id] = EmployeeSnapshot(employee_id, name, external_id) if employee_id else None
+        if tenant_id not in heads:
+            heads[tenant_id] = Head(position, roster)
+            if not current:
+                stale.add(tenant_id)
+    return Appended(employees, heads, frozenset(stale))
 
 
 class PunchNotFound(AppError):

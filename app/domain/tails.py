@@ -53,10 +53,10 @@ class Tail:
         self.head = max(self.head, message.last)
         if self.position is None or message.last <= self.position:
             return  # the first reader will compare with `head`; what is known already is no news
-        if message.first > self.position + 1 or not message.events:
+        if message.events:
+            self._extend(message.events)
+        else:
             self.doubt.set()
-            return
-        self._extend(message.events)
 
     def learn(self, after: int, events: Sequence[Logged], head: int) -> None:
         """Take what a reading of the log found: `events` follow `after`, and it ended at `head` or later."""

@@ -71,18 +71,18 @@ async def add_punches(
     """Punches of one device, committed and announced."""
     seen = DeviceSnapshot(device.id, device.serial_number, device.name, device.site_id)
     async with db.across("ingest", [tenant_id]) as connection:
-        fresh = await punches.append(connection, [(tenant_id, view) for view in views])
+        appended = await punches.append(connection, [(tenant_id, view) for view in views])
         happenings = [
             Happening(
                 tenant_id,
                 EventType.PUNCH_CREATED,
-                punches.snapshot(view, seen, fresh[view.id].employee),
+                punches.snapshot(view, seen, appended.employees[view.id]),
                 ids.new(),
                 view.received_at,
             )
             for view in views
         ]
-        return await outbox.announce(connection, cursors, happenings)
+        return await outbox.append(connection, cursors, happenings, appended.heads)
 
 
 async def make_world(db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID) -> World:
