@@ -26,6 +26,12 @@ class Schema(strawberry.Schema):
         pass
 
 
+# A mutation's one argument needs no words of its own: its type has them.
+for _field in Mutation.__strawberry_definition__.fields:  # type: ignore[attr-defined]
+    for _argument in _field.arguments:
+        _argument.description = _argument.description or "What to do."
+
+
 def build(*, sort: bool = False) -> Schema:
     """The schema. A sorted one is for printing only: sorting copies the types, and copied enums hand out bare texts."""
     return Schema(

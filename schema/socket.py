@@ -186,8 +186,6 @@ class _Operation:
 
     asked: frames.Subscribe
     task: asyncio.Task[None] | None = None
-    #: The client completed it: what is still queued is not sent.
-    dropped: bool = False
 
 
 class Socket:
@@ -201,7 +199,7 @@ class Socket:
         self._loop = asyncio.get_running_loop()
         self._operations: dict[str, _Operation] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._outbox: asyncio.Queue[tuple[_Operation | None, str] | None] = asyncio.Queue(self._limits.queue)
+        self._outbox: asyncio.Queue[str | None] = asyncio.Queue(self._limits.queue)
         #: How it ends: code and reason, or None when the client is gone.
         self._ending: asyncio.Future[tuple[int, str] | None] = self._loop.create_future()
         self._init_timer: asyncio.TimerHandle | None = None
@@ -263,7 +261,7 @@ class Socket:
             case frames.Init():
                 await self._init(message)
             case frames.Ping(payload):
-                await self._outbox.put((None, frames.write_pong(payload)))
+                await self._outbox.put(frames.write_pong(payload))
             case frames.Pong():
                 pass
             case frames.Subscribe():
@@ -292,7 +290,7 @@ class Socket:
             self.end(TRY_LATER, "This API key holds as many sockets as it may.")
             return
         self.actor = actor
-        await self._outbox.put((None, frames.ACK))
+        await self._outbox.put(frames.ACK)
 
     # ── operations ───────────────────────────────────────────────────────────────────────────────────
 
@@ -307,7 +305,7 @@ class Socket:
         if len(self._operations) >= self._limits.operations:
             refused = TooManyOperations(f"A socket runs at most {self._limits.operations} operations at once.")
             shown = self._present([GraphQLError(refused.message, original_error=refused)], context)
-            await self._outbox.put((None, frames.write_error(message.id, shown)))
+            await self._outbox.put(frames.write_error(message.id, shown))
             return
         operation = self._operations[message.id] = _Operation(message)
         operation.task = asyncio.create_task(self._operate(operation, context))
@@ -316,25 +314,24 @@ class Socket:
 
     def _drop(self, id: str) -> None:
         """The client completed it; one that is not there has ended by itself meanwhile."""
-        if (operation := self._operations.pop(id, None)) is not None:
-            operation.dropped = True
-            if operation.task is not None:
-                operation.task.cancel()
+        operation = self._operations.pop(id, None)
+        if operation is not None and operation.task is not None:
+            operation.task.cancel()
 
     async def _operate(self, operation: _Operation, context: Operating) -> None:
         name = operation.asked.id
         try:
             async with aclosing(self._payloads(operation.asked, context)) as payloads:
                 async for payload in payloads:
-                    await self._outbox.put((operation, frames.write_next(name, payload)))
+                    await self._outbox.put(frames.write_next(name, payload))
             last = frames.write_complete(name)
         except _OperationFailed as exc:
             last = frames.write_error(name, self._present(exc.errors, context))
         except Exception as exc:  # ours: the client learns the request id, the log the rest
             last = frames.write_error(name, self._present([GraphQLError("", original_error=exc)], context))
-        # From here on the client may use the id again.
-        del self._operations[name]
-        await self._outbox.put((operation, last))
+        if self._operations.get(name) is operation:  # else the client has completed it, and may use the id again
+            del self._operations[name]
+            await self._outbox.put(last)
 
     async def _payloads(self, asked: frames.Subscribe, context: Operating) -> AsyncGenerator[bytes]:
         """The results of an operation as JSON. Raises _OperationFailed when there is nothing (more) to show.
@@ -376,11 +373,9 @@ class Socket:
 
     async def _send(self) -> None:
         try:
-            while (item := await self._outbox.get()) is not None:
-                operation, text = item
-                if operation is None or not operation.dropped:
-                    async with asyncio.timeout(self._limits.stall):
-                        await self._websocket.send_text(text)
+            while (text := await self._outbox.get()) is not None:
+                async with asyncio.timeout(self._limits.stall):
+                    await self._websocket.send_text(text)
         except TimeoutError:
             self.end(TRY_LATER, "Nothing was read for too long: connect again and resume by cursor.")
         except (WebSocketDisconnect, RuntimeError):
@@ -389,7 +384,7 @@ class Socket:
     def _ping(self) -> None:
         self._ping_timer = self._loop.call_later(self._limits.ping_every, self._ping)
         with suppress(asyncio.QueueFull):  # whose queue is full has something better to read
-            self._outbox.put_nowait((None, frames.PING))
+            self._outbox.put_nowait(frames.PING)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────
 

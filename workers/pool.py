@@ -52,11 +52,11 @@ CLAIM_BATCH: Final = 100
 SETTLE_BATCH: Final = 200
 #: Results gather for so long before they are written down.
 SETTLE_WAIT: Final = 0.005
-#: Between two claims at least: long enough for several slots to come free, short beside a post.
+#: While there is more to do than slots: long enough for several to come free, short beside a post.
 BUSY_WAIT: Final = 0.005
 #: After a claim that found nothing, because the bell rings for events that nobody is owed too.
 EMPTY_WAIT: Final = 0.02
-#: When what is due may not be taken: its endpoints have all the slots they get, or another worker is just taking it.
+#: When what is due may not be taken: its endpoint has all the slots it gets, or another worker is just taking it.
 BLOCKED_WAIT: Final = 0.05
 #: The net under the bell.
 POLL: Final = 1.0
@@ -159,16 +159,21 @@ class Worker:
         claims = await self._claim(wanted)
         if claims:
             await self._start(claims, begun, stop)
-        if len(claims) == wanted or (claims and max(self._busy.values()) >= self._most_per_endpoint):
+        if len(claims) == wanted:
             await asyncio.sleep(BUSY_WAIT)
+            return 0
+        if max(self._busy.values(), default=0) >= self._most_per_endpoint:
+            self._short = True
+            return BLOCKED_WAIT
+        if not claims:
+            await asyncio.sleep(EMPTY_WAIT)
+        if self._rung.is_set():
             return 0
         async with self._db.across("work") as connection:
             due = await deliveries.next_due(connection)
-        if not claims and due is not None and due <= timedelta(0):
-            self._short = True
-            return BLOCKED_WAIT
-        await asyncio.sleep(BUSY_WAIT if claims else EMPTY_WAIT)
-        return POLL if due is None else min(POLL, max(0.0, due.total_seconds()))
+        if due is None:
+            return POLL
+        return min(POLL, max(0.0 if claims else BLOCKED_WAIT, due.total_seconds()))
 
     async def _claim(self, n: int) -> list[Claim]:
         started = time.perf_counter()

@@ -220,7 +220,8 @@ class Feed:
                         self.counts.unbelieved += message is None
                         tail.hear(message)
                     if heard.missed:
-                        pass
+                        # Usually everybody missed it: one look at all heads tells whose tail must read.
+                        self._look_now.set()
 
     async def _settle_doubts(self, tail: Tail) -> None:
         """Read the log whenever the tail doubts that it knows its end."""

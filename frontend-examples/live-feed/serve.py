@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,10 +50,8 @@ def main() -> None:
     handler = partial(Page, directory=str(Path(__file__).resolve().parent))
     with ThreadingHTTPServer(("127.0.0.1", given.port), handler) as server:
         print(f"Open http://127.0.0.1:{given.port}/{hash_part}", flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            pass
 
 
 if __name__ == "__main__":

@@ -279,10 +279,15 @@ async def test_an_event_loop_that_stood_still_does_not_blame_the_server(
 
     async def stall_after_ping(connection: AbstractConnection, *command: str) -> None:
         nonlocal stalls
-        await send(connection, *command)
         if command == ("PING",) and stalls < 3:
             stalls += 1
-            asyncio.get_running_loop().call_soon(time.sleep, broadcast.SILENCE + 0.1)
+            server.freeze()  # the answer comes while we stand still, not before
+            asyncio.get_running_loop().call_soon(stall)
+        await send(connection, *command)
+
+    def stall() -> None:
+        server.thaw()
+        time.sleep(broadcast.SILENCE + 0.1)
 
     async def stand_still() -> int:
         bell = Bell(server.url)

@@ -56,7 +56,7 @@ async def query(url, sql):
     finally:
         await connection.close()
 
-with EmbeddedPostgres(Path(sys.argv[1])) as postgres, EmbeddedRedis(Path(sys.argv[1])):
+with EmbeddedPostgres(Path(sys.argv[1]), options={"fsync": "off"}) as postgres, EmbeddedRedis(Path(sys.argv[1])):
     asyncio.run(query(postgres.url, "CREATE TABLE IF NOT EXISTS notes (text text)"))
     asyncio.run(query(postgres.url, "INSERT INTO notes VALUES ('kept')"))
     postgres.kill()

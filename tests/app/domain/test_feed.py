@@ -19,6 +19,7 @@ from app import ids, migrations
 from app.broadcast import Bell
 from app.database import Database
 from app.domain import events, outbox, tails
+from app.domain import feed as feeds
 from app.domain.events import CursorExpired, Cursors, EventType, Happening, Logged
 from app.domain.feed import Batch, Feed, FeedStart
 from app.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -281,6 +282,29 @@ async def test_redis_may_die_and_come_back_meanwhile(
 
     expected = (await logged(db, tenant_id))[:total]
     assert [[event.id for event in each] for each in got] == [expected] * 3
+
+
+async def test_when_the_bus_comes_back_everybody_looks_at_once(
+    database_url: str,
+    vault: Vault,
+    make_tenant: MakeTenant,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeds, "LOOK_EVERY", 1000)
+    monkeypatch.setattr(feeds, "LOOK_EVERY_UNHEARD", 1000)
+    tenant_id, cursors = (await make_tenant()).tenant_id, Cursors(vault.cursor_key)
+    with EmbeddedRedis(tmp_path_factory.mktemp("bus")) as redis:
+        async with (
+            process(database_url, redis.url, vault) as here,
+            aclosing(here.feed.follow(tenant_id, 0)) as batches,
+        ):
+            await until(batches, 0)
+            await asyncio.to_thread(redis.kill)
+            await commit(here.db, cursors, tenant_id)
+            await asyncio.to_thread(redis.start)
+
+            assert (await until(batches, 1)).position == 1
 
 
 async def test_without_any_redis_the_feed_works_all_the_same(

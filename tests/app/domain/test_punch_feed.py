@@ -197,7 +197,10 @@ async def test_a_filtered_feed_gives_checkpoints_that_move(here: Here, monkeypat
     assert batch == PunchBatch([], 2, caught_up=True, lag=0)
 
 
-async def test_who_replays_past_what_is_not_wanted_is_told_the_end_at_once(here: Here) -> None:
+async def test_who_replays_past_what_is_not_wanted_is_told_the_end_at_once(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(punch_feed, "CHECKPOINT", 1000)
     await here.punch(here.view(pin="1"), *(here.view(number, pin="2") for number in range(600)))
 
     async with asyncio.timeout(PATIENCE), aclosing(here.reader(Wanted(pins=("1",))).follow(0)) as batches:

@@ -157,6 +157,7 @@ async def test_resends_and_parallel_duplicates_are_one_punch_and_one_event(
     assert again.body == b"OK: 3"
     assert await lines(db, customer.tenant_id) == [NINE, TEN]
     assert await positions(db, customer.tenant_id) == [(1, "punch.created"), (2, "punch.created")]
+    assert await dicts(db, customer.tenant_id, "SELECT raw FROM rejected_records") == []
 
 
 async def test_punches_that_differ_in_person_second_or_state_are_all_kept(

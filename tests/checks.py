@@ -1,0 +1,66 @@
+"""What `make check` asks besides formatting, types and imports: does what is written down agree with what is built?
+
+`python -m tests.checks` compares; with `--write` it first renews the printed schema, to be reviewed like code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from alembic.util import CommandError
+
+from app import migrations
+from app.embedded import EmbeddedPostgres
+from schema import sdl
+from tests.schema.contract import CONTRACT, MISSING, differences, load
+
+SNAPSHOT = Path(__file__).parent.parent / "schema" / "schema.graphql"
+
+
+def schema_is_printed() -> str:
+    """Empty when `schema/schema.graphql` is the schema."""
+    written, printed = SNAPSHOT.read_text().splitlines(), sdl().splitlines()
+    lines = difflib.unified_diff(written, printed, str(SNAPSHOT), "the schema", lineterm="", n=1)
+    return "\n".join(lines)
+
+
+def contract_is_kept() -> str:
+    """Empty when nothing of the contract is missing but what is known to be."""
+    found = set(differences(load(CONTRACT.read_text()), load(sdl())))
+    known = set(MISSING.read_text().splitlines())
+    lines = [f"{line}: not in {MISSING.name}" for line in sorted(found - known)]
+    return "\n".join(lines + [f"{line}: no longer so, take it out of {MISSING.name}" for line in sorted(known - found)])
+
+
+def migrations_match_tables() -> str:
+    """Empty when the migrations build what the tables say."""
+    with TemporaryDirectory(prefix="punchconnect-check-") as folder, EmbeddedPostgres(Path(folder)) as server:
+        asyncio.run(migrations.upgrade(server.url))
+        try:
+            asyncio.run(migrations.check(server.url))
+        except CommandError as exc:
+            return str(exc)
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    """Run every check; the exit code says whether all hold."""
+    if arguments == ["--write"]:
+        SNAPSHOT.write_text(sdl())
+    elif arguments:
+        print("usage: python -m tests.checks [--write]", file=sys.stderr)
+        return 2
+    failed = 0
+    for check in (schema_is_printed, contract_is_kept, migrations_match_tables):
+        told = check()
+        failed += bool(told)
+        print(f"{check.__name__.replace('_', ' ')}: {told or 'yes'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,437 @@
+"""Guards, and proof that somebody watches them: `python -m tests.guards [WORD …]`.
+
+A test that passes with and without the code it is about tests nothing. Each guard below names a few lines of the
+program, what they look like when the guard is taken away, and the tests that must then fail. The tree is copied, one
+guard at a time is taken out of the copy, and its tests are run there. Every named test must fail by itself: an error on
+the way to it, or a test that was not found, proves nothing.
+
+When a guarded line changes, its guard is not found any more, and that is a failure too: write it anew here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("app", "schema", "protocol", "workers", "tests")
+#: Seconds that one run may take. A guard whose absence makes its tests hang has been missed all the same.
+PATIENCE = 300
+
+BINDINGS, ICLOCK, INTAKE = "app/domain/bindings.py", "app/web/iclock.py", "app/web/intake.py"
+EVENTS, INGEST, OUTBOX = "app/domain/events.py", "app/domain/ingest.py", "app/domain/outbox.py"
+DELIVERIES, KEYS, PUNCHES = "app/domain/deliveries.py", "app/domain/keys.py", "app/domain/punches.py"
+TABLES, ISOLATION = "app/migrations/versions/0001_tables.py", "app/migrations/versions/0002_isolation.py"
+
+AT_ICLOCK, AT_INTAKE = "tests/app/web/test_iclock.py::test_", "tests/app/web/test_intake.py::test_"
+AT_INGEST, AT_OUTBOX = "tests/app/domain/test_ingest.py::test_", "tests/app/domain/test_outbox.py::test_"
+AT_FEED, AT_TAILS = "tests/app/domain/test_feed.py::test_", "tests/app/domain/test_tails.py::test_"
+AT_DELIVERIES, AT_KEYS = "tests/app/domain/test_deliveries.py::test_", "tests/app/domain/test_keys.py::test_"
+AT_DOORS, AT_CATALOGUE = "tests/app/test_database.py::test_", "tests/app/test_catalogue.py::test_"
+AT_ADDRESSES, AT_OUTBOUND = "tests/app/domain/test_addresses.py::test_", "tests/workers/test_outbound.py::test_"
+AT_IDEMPOTENCY, AT_POOL = "tests/app/domain/test_idempotency.py::test_", "tests/workers/test_pool.py::test_"
+AT_CORPUS = "tests/app/web/test_corpus.py::test_"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """`changes` are texts that `file` has exactly once, each with what takes its place."""
+
+    name: str
+    file: str
+    changes: Sequence[tuple[str, str]]
+    tests: Sequence[str]
+
+
+GUARDS = (
+    # ── one punch, once ──────────────────────────────────────────────────────────────────────────────
+    Guard(
+        "dedupe: a record that is there is skipped",
+        PUNCHES,
+        [("    ON CONFLICT DO NOTHING\n", "")],
+        [
+            AT_INGEST + "a_resent_upload_is_one_punch_and_announces_nothing",
+            AT_INGEST + "the_same_line_in_two_uploads_of_one_commit_is_one_punch",
+            AT_ICLOCK + "resends_and_parallel_duplicates_are_one_punch_and_one_event",
+        ],
+    ),
+    Guard(
+        "dedupe: the terminal's words are unique",
+        TABLES,
+        [
+            (
+                '["tenant_id", "device_id", "pin", "local_time", "state_code"],\n        unique=True,\n'
+                "        postgresql_nulls_not_distinct=True,\n",
+                '["tenant_id", "device_id", "pin", "local_time", "state_code"],\n        unique=False,\n',
+            )
+        ],
+        [
+            AT_INGEST + "a_resent_upload_is_one_punch_and_announces_nothing",
+            AT_INGEST + "the_same_line_in_two_transactions_at_once_is_one_punch",
+            AT_CATALOGUE + "the_punches_own_words_decide_what_is_the_same_punch",
+        ],
+    ),
+    Guard(
+        "dedupe: no state is a state",
+        TABLES,
+        [("        postgresql_nulls_not_distinct=True,\n", "")],
+        [AT_ICLOCK + "punches_that_differ_in_person_second_or_state_are_all_kept"],
+    ),
+    Guard(
+        "OK only after the commit",
+        INTAKE,
+        [("        await future\n", "        future.add_done_callback(lambda done: done.exception())\n")],
+        [
+            AT_ICLOCK + "ok_is_said_after_the_commit_and_not_before",
+            AT_INTAKE + "a_submit_returns_after_the_commit_and_not_before",
+            AT_INTAKE + "what_is_not_committed_is_refused_and_not_stored_later",
+        ],
+    ),
+    Guard(
+        "a truncated body is no body",
+        ICLOCK,
+        [
+            (
+                'if message["type"] == "http.disconnect":\n                return None\n',
+                'if message["type"] == "http.disconnect":\n                return b"".join(chunks)\n',
+            )
+        ],
+        [AT_ICLOCK + "a_truncated_body_stores_nothing"],
+    ),
+    Guard(
+        "one poisoned upload does not refuse the others",
+        INTAKE,
+        [("            await self._one_by_one(batch, exc)\n            return\n", "            raise exc\n")],
+        [
+            AT_INTAKE + "one_poisoned_upload_costs_the_others_nothing",
+            AT_INTAKE + "a_poisoned_upload_of_one_tenant_costs_another_nothing",
+        ],
+    ),
+    Guard(
+        "who has the PIN is asked again under the lock",
+        INGEST,
+        [("        employees |= await _employees(connection, stale)\n", "        pass\n")],
+        [AT_INGEST + "a_person_enrolled_between_the_insert_and_the_head_is_found"],
+    ),
+    # ── one log ──────────────────────────────────────────────────────────────────────────────────────
+    Guard(
+        "heads are locked in one order",
+        OUTBOX,
+        [("ORDER BY h.tenant_id FOR NO KEY UPDATE OF h", "ORDER BY wanted.n FOR NO KEY UPDATE OF h")],
+        [AT_OUTBOX + "heads_are_locked_in_one_order_whatever_was_asked"],
+    ),
+    Guard(
+        "positions are dense",
+        OUTBOX,
+        [("SET position = h.position + w.n\n", "SET position = h.position + w.n + 1\n")],
+        [
+            AT_OUTBOX + "positions_follow_one_another_and_the_order_in_which_things_happened",
+            AT_OUTBOX + "many_writers_at_once_leave_no_hole_and_no_double",
+            AT_INTAKE + "many_tenants_through_two_processes_at_once_are_all_stored_in_dense_positions",
+        ],
+    ),
+    Guard(
+        "a cursor is ours and the tenant's",
+        EVENTS,
+        [("or not hmac.compare_digest(mac, self._mac(tenant_id, place))", "")],
+        [AT_FEED + "a_cursor_of_another_tenant_or_of_the_future_is_invalid"],
+    ),
+    Guard(
+        "a message on the bus is ours",
+        EVENTS,
+        [
+            (
+                'if not sign or not hmac.compare_digest(mac, _message_mac(key, text + b"}").encode() + b\'"}\'):',
+                "if not sign:",
+            )
+        ],
+        [AT_FEED + "a_lying_bus_changes_nothing_but_latency"],
+    ),
+    Guard(
+        "a message on the bus is this tenant's",
+        EVENTS,
+        [('    if head["tenant"] != ids.show("ten", tenant_id):\n        return None\n', "")],
+        [AT_OUTBOX + "each_tenant_is_rung_on_its_own_channel_and_workers_are_woken"],
+    ),
+    Guard(
+        "only what is next in line is used unread",
+        "app/domain/tails.py",
+        [("if message.first > self.position + 1 or not message.events:", "if not message.events:")],
+        [AT_TAILS + "anything_else_is_a_doubt_and_adds_nothing"],
+    ),
+    # ── walls between tenants ────────────────────────────────────────────────────────────────────────
+    Guard(
+        "tenant policy: the API sees one tenant",
+        ISOLATION,
+        [('    "pc_api": ONE,\n', '    "pc_api": ALL,\n')],
+        [
+            AT_DOORS + "a_tenant_reads_what_it_wrote_and_another_does_not",
+            AT_DOORS + "a_row_of_another_tenant_cannot_be_written",
+            AT_CATALOGUE + "each_role_sees_exactly_its_rows",
+        ],
+    ),
+    Guard(
+        "tenant policy: ingest sees the tenants it names",
+        ISOLATION,
+        [('    "pc_ingest": MANY,\n', '    "pc_ingest": ALL,\n')],
+        [
+            AT_INGEST + "an_upload_for_a_tenant_that_was_not_named_is_refused_whole",
+            AT_OUTBOX + "a_head_of_a_tenant_that_was_not_named_is_out_of_reach",
+        ],
+    ),
+    Guard(
+        "tenant policy: the feed sees the tenants it names",
+        ISOLATION,
+        [('    "pc_feed": MANY,\n', '    "pc_feed": ALL,\n')],
+        [AT_DOORS + "across_sees_only_the_tenants_it_names"],
+    ),
+    Guard(
+        "tenant policy: not even the owner passes it",
+        ISOLATION,
+        [('        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")\n', "")],
+        [AT_CATALOGUE + "row_level_security_is_on_and_forced_everywhere"],
+    ),
+    Guard(
+        "functions with other rights are closed to the public",
+        ISOLATION,
+        [('        op.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")\n', "")],
+        [AT_CATALOGUE + "what_runs_with_other_rights_is_narrow_and_closed_to_the_public"],
+    ),
+    Guard(
+        "composite foreign key: a punch is of its tenant's device",
+        TABLES,
+        [
+            (
+                '["tenant_id", "device_id"], ["devices.tenant_id", "devices.id"], '
+                'name=op.f("fk_punches_tenant_id_device_id")',
+                '["tenant_id"], ["tenants.id"], name=op.f("fk_punches_tenant_id_device_id")',
+            )
+        ],
+        [
+            AT_INGEST + "a_punch_cannot_point_at_another_tenants_device",
+            AT_CATALOGUE + "every_reference_between_tenants_tables_carries_the_tenant",
+        ],
+    ),
+    Guard(
+        "a terminal is heard only where it is bound",
+        BINDINGS,
+        [("if status != DeviceStatus.ACTIVE or not bound or not zone_name:", "if not zone_name:")],
+        [
+            AT_ICLOCK + "every_terminal_that_is_not_ours_is_answered_alike",
+            AT_ICLOCK + "a_suspended_terminal_is_refused_within_seconds_and_heard_again_afterwards",
+        ],
+    ),
+    Guard(
+        "a stranger is asked for no data",
+        ICLOCK,
+        [("error_delay=60, ask_for_data=False", "error_delay=60")],
+        [
+            AT_ICLOCK + "the_handshake_of_a_stranger_asks_for_no_data",
+            AT_ICLOCK + "a_terminal_that_was_told_to_send_nothing_is_told_to_check_once_it_is_bound",
+        ],
+    ),
+    Guard(
+        "a revoked key stops within seconds",
+        KEYS,
+        [("fresh_for: float = 2,", "fresh_for: float = 3600,")],
+        [AT_KEYS + "a_revoked_key_stops_within_two_seconds"],
+    ),
+    Guard(
+        "idempotency: the same key with other arguments is refused",
+        "app/domain/idempotency.py",
+        [('if row["fingerprint"] != wanted.fingerprint:', "if False:")],
+        [AT_IDEMPOTENCY + "the_same_key_with_other_arguments_is_refused"],
+    ),
+    # ── what is not kept ─────────────────────────────────────────────────────────────────────────────
+    Guard(
+        "passwords are emptied",
+        "protocol/adms/records.py",
+        [
+            (
+                'return Redacted(clean if table.upper() == "OPTIONS" else _PASSWORD.sub(rb"\\1", clean), discarded)',
+                "return Redacted(clean, discarded)",
+            )
+        ],
+        [AT_ICLOCK + "the_operation_log_is_kept_without_its_passwords"],
+    ),
+    Guard(
+        "templates and photos are thrown away",
+        "protocol/adms/records.py",
+        [("        if not discarding:\n            kept.append(line)\n", "        kept.append(line)\n")],
+        [
+            AT_ICLOCK + "templates_and_photos_are_counted_and_thrown_away",
+            AT_CORPUS + "of_templates_photos_and_passwords_nothing_is_kept",
+        ],
+    ),
+    # ── bounds ───────────────────────────────────────────────────────────────────────────────────────
+    Guard(
+        "a body is bounded as declared",
+        ICLOCK,
+        [("if not declared.isdigit() or int(declared) > bound:", "if not declared.isdigit():")],
+        [AT_ICLOCK + "a_body_over_the_bound_is_refused_whole"],
+    ),
+    Guard(
+        "a body is bounded as counted",
+        ICLOCK,
+        [
+            ("            return body if len(body) <= bound else _TOO_LARGE\n", "            return body\n"),
+            ("            if size > bound:\n", "            if size > 2 * bound:\n"),
+        ],
+        [AT_ICLOCK + "a_body_over_the_bound_is_refused_whole"],
+    ),
+    Guard(
+        "the ingest queue is bounded",
+        INTAKE,
+        [("if self._waiting and self._waiting + weight > self._bound:", "if False:")],
+        [AT_INTAKE + "a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty"],
+    ),
+    Guard(
+        "a terminal has a rate",
+        ICLOCK,
+        [("        if believed.tokens < 1:\n            return False\n", "")],
+        [AT_ICLOCK + "a_terminal_that_asks_too_often_is_refused_and_stores_nothing"],
+    ),
+    Guard(
+        "strangers are bounded",
+        BINDINGS,
+        [("PENDING_BOUND,\n    )", "10**9,\n    )")],
+        [AT_ICLOCK + "strangers_beyond_the_bound_are_refused_without_being_listed"],
+    ),
+    # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
+    Guard(
+        "lease fence: only the holder settles",
+        DELIVERIES,
+        [
+            (
+                "    WHERE d.tenant_id = r.tenant_id AND d.id = r.id AND d.claim_token = r.token\n",
+                "    WHERE d.tenant_id = r.tenant_id AND d.id = r.id\n",
+            )
+        ],
+        [
+            AT_DELIVERIES + "a_worker_that_lost_its_lease_changes_nothing",
+            AT_DELIVERIES + "a_result_is_written_down_once",
+        ],
+    ),
+    Guard(
+        "address guard: loopback is refused",
+        "app/domain/addresses.py",
+        [('        "127.0.0.0/8": "loopback",\n', "")],
+        [
+            AT_ADDRESSES + "an_address_that_is_not_public_is_refused_with_its_reason",
+            AT_OUTBOUND + "no_socket_is_made_for_a_forbidden_address_in_a_url",
+            AT_POOL + "a_forbidden_address_is_an_attempt_without_a_request",
+        ],
+    ),
+)
+
+
+def main(words: Sequence[str]) -> int:
+    """Print a table; 0 when every guard is watched."""
+    guards = [guard for guard in GUARDS if all(word.lower() in guard.name.lower() for word in words)]
+    with _copy() as tree:
+        _show("nothing taken away", *_baseline(tree, guards))
+        verdicts = []
+        for guard in guards:
+            started = time.monotonic()
+            verdict = _without(tree, guard)
+            verdicts.append(verdict)
+            _show(guard.name, verdict, time.monotonic() - started)
+    missed = sum(verdict is not None for verdict in verdicts)
+    print(f"{len(guards) - missed} of {len(guards)} guards are watched.")
+    return 1 if missed or not guards else 0
+
+
+def _show(name: str, verdict: str | None, seconds: float) -> None:
+    print(f"{name:<58} {'ok' if verdict is None else 'FAIL':<5}{seconds:5.1f} s  {verdict or ''}".rstrip(), flush=True)
+
+
+@contextmanager
+def _copy() -> Iterator[Path]:
+    """The tree without what git ignores; gone afterwards."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="punchconnect-guards-") as directory:
+        tree = Path(directory).resolve()
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            if (ROOT / name).is_file():  # else deleted and not yet committed
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, tree / name)
+        yield tree
+
+
+def _baseline(tree: Path, guards: Sequence[Guard]) -> tuple[str | None, float]:
+    """Without this, a test that always fails would pass for a watchful one. Ends the program on failure."""
+    started = time.monotonic()
+    imported = _run(tree, "-c", f"import {', '.join(ROOMS)}; print({', '.join(f'{r}.__file__' for r in ROOMS)})")
+    if [Path(place).parts[: len(tree.parts)] for place in imported.stdout.split()] != [tree.parts] * len(ROOMS):
+        sys.exit(f"The copy in {tree} is not what was imported:\n{imported.stdout}{imported.stderr}")
+    tests = sorted({test for guard in guards for test in guard.tests})
+    ran = _pytest(tree, tests, "--tb=short")
+    if ran.returncode != 0:
+        print(ran.stdout[-20_000:])
+        sys.exit("The tests of the guards fail although nothing was taken away.")
+    return None, time.monotonic() - started
+
+
+def _without(tree: Path, guard: Guard) -> str | None:
+    """Take the guard away and run its tests; None when all of them fail, else what went wrong."""
+    file = tree / guard.file
+    whole = text = file.read_text("utf-8")
+    for before, after in guard.changes:
+        if text.count(before) != 1:
+            return f"its text is {text.count(before)} times in {guard.file}: {before.strip()[:60]!r}"
+        text = text.replace(before, after)
+    file.write_text(text, "utf-8")
+    try:
+        ran = _pytest(tree, guard.tests)
+    finally:
+        file.write_text(whole, "utf-8")
+    failed = re.findall(r"^FAILED (\S+)", ran.stdout, re.MULTILINE)
+    silent = [test for test in guard.tests if not any(name.partition("[")[0] == test for name in failed)]
+    if ran.returncode != 1 and failed == []:
+        return f"pytest ended with {ran.returncode}: {(ran.stdout + ran.stderr).strip()[-200:]!r}"
+    return f"still pass: {', '.join(silent)}" if silent else None
+
+
+def _pytest(tree: Path, tests: Sequence[str], trace: str = "--tb=no") -> subprocess.CompletedProcess[str]:
+    return _run(tree, "-m", "pytest", "-p", "no:cacheprovider", trace, "-rfE", *tests)
+
+
+def _run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """This Python in the copy, whose modules go before the installed ones. Whatever it starts ends with it."""
+    command = [sys.executable, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(tree), "COLUMNS": "400"}
+    with subprocess.Popen(
+        command,
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            err += f"\nKilled after {PATIENCE} s."
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
