@@ -46,12 +46,16 @@ class Failed(Exception):
     """Said in one line; the process ends with 1."""
 
 
+class WrongUsage(Exception):
+    """Said in one line; the process ends with 2."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the `punchconnect` command."""
     _end_with_parent()
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
-    except CycloptsError as exc:
+    except (CycloptsError, WrongUsage) as exc:
         print(exc, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -72,7 +76,7 @@ async def dev(
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
-    data_dir: Path = Path(".punchconnect"),
+    data_dir: Path = development.DATA_DIR,
     devices: int = 3,
     workers: int = 1,
 ) -> None:
@@ -130,7 +134,7 @@ async def migrate() -> None:
 @tenant_app.command(name="create")
 async def tenant_create(name: str, /, *, json: bool = False) -> None:
     """A tenant on trial with a first key, shown this once."""
-    settings = _settings()
+    settings = await _operator_settings()
     async with _operator(settings) as connection:
         created = await tenants.create(connection, _vault(settings), name)
     address = enrollments.spell(created.enrollment_token, created.enrollment_label, settings)
@@ -148,7 +152,7 @@ async def tenant_create(name: str, /, *, json: bool = False) -> None:
 @tenant_app.command(name="list")
 async def tenant_list(*, json: bool = False) -> None:
     """Every tenant, the oldest first."""
-    async with _operator(_settings()) as connection:
+    async with _operator(await _operator_settings()) as connection:
         rows = [_tenant(tenant) for tenant in await tenants.list_all(connection)]
     if json:
         _show({"tenants": rows}, json=True)
@@ -159,7 +163,7 @@ async def tenant_list(*, json: bool = False) -> None:
 @tenant_app.command(name="activate")
 async def tenant_activate(id: str, /, *, json: bool = False) -> None:
     """The plan is paid."""
-    async with _operator(_settings()) as connection:
+    async with _operator(await _operator_settings()) as connection:
         tenant = await tenants.activate(connection, ids.read("ten", id))
     _show(_tenant(tenant), json=json)
 
@@ -167,7 +171,7 @@ async def tenant_activate(id: str, /, *, json: bool = False) -> None:
 @tenant_app.command(name="suspend")
 async def tenant_suspend(id: str, /, *, json: bool = False) -> None:
     """The plan is not paid: terminals are still heard, everything can be read, nothing written."""
-    async with _operator(_settings()) as connection:
+    async with _operator(await _operator_settings()) as connection:
         tenant = await tenants.suspend(connection, ids.read("ten", id))
     _show(_tenant(tenant), json=json)
 
@@ -175,7 +179,7 @@ async def tenant_suspend(id: str, /, *, json: bool = False) -> None:
 @key_app.command(name="create")
 async def key_create(*, tenant: str, name: str, scopes: str, json: bool = False) -> None:
     """A key of a tenant, shown this once. Scopes are separated by spaces."""
-    settings = _settings()
+    settings = await _operator_settings()
     key, secret = keys.issue(ids.read("ten", tenant), name, scopes.split(), None, _vault(settings))
     async with _operator(settings) as connection:
         await tenants.get_any(connection, key.tenant_id)
@@ -186,7 +190,7 @@ async def key_create(*, tenant: str, name: str, scopes: str, json: bool = False)
 @key_app.command(name="revoke")
 async def key_revoke(id: str, /, *, json: bool = False) -> None:
     """End a key now; it stops working everywhere within 5 seconds."""
-    async with _operator(_settings()) as connection:
+    async with _operator(await _operator_settings()) as connection:
         await keys.revoke_any(connection, ids.read("key", id))
     _show({"key_id": id, "revoked": True}, json=json)
 
@@ -229,7 +233,7 @@ async def simulate(
                     f"{report.refused} refused"
                 )
 
-        report = await simulator.simulate(
+        report = await _simulate(
             url,
             devices=devices,
             rate=rate,
@@ -252,6 +256,13 @@ def schema() -> None:
     from schema import sdl  # noqa: PLC0415  the other commands start without Strawberry
 
     print(sdl())
+
+
+async def _simulate(url: str, **plan: Any) -> simulator.Report:
+    try:
+        return await simulator.simulate(url, **plan)
+    except ValueError as exc:
+        raise WrongUsage(str(exc)) from exc
 
 
 class _Silence:
@@ -279,8 +290,21 @@ class _operator:  # noqa: N801  a context manager that reads like a function
             await self._db.stop()
 
 
-def _settings(*, secret: bool = True) -> Settings:
+async def _operator_settings() -> Settings:
+    """For commands beside a running `dev`: what is not set is what that installation uses."""
     settings = Settings()
+    url = settings.database_url.get_secret_value()
+    if url and settings.secret_key.get_secret_value():
+        return settings
+    found = await development.find_settings(url) if url else development.read_settings(development.DATA_DIR)
+    return _complete(Settings.model_validate(found | settings.model_dump(exclude_unset=True)))
+
+
+def _settings(*, secret: bool = True) -> Settings:
+    return _complete(Settings(), secret=secret)
+
+
+def _complete(settings: Settings, *, secret: bool = True) -> Settings:
     if not settings.database_url.get_secret_value():
         raise Failed("Set PUNCHCONNECT_DATABASE_URL to a PostgreSQL, or use `punchconnect dev`, which brings its own.")
     if secret and not settings.secret_key.get_secret_value():

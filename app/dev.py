@@ -33,10 +33,15 @@ from app.settings import Settings
 from app.simulator import serial_numbers
 from app.vault import Vault
 
+#: Where everything lies unless another place is named.
+DATA_DIR: Final = Path(".punchconnect")
 #: Tells a child whose child it is.
 PARENT: Final = "PUNCHCONNECT_DEV_PARENT"
 _DEVICE_DOMAIN: Final = "devices.localhost"
 _APP_ROLE: Final = "punchconnect_app"
+_SECRETS: Final = "secrets.json"
+#: A setting of the embedded database.
+_DATA_DIR: Final = "punchconnect.data_dir"
 _READY_SECONDS: Final = 60
 _STOP_SECONDS: Final = 20
 _NAMES: Final = (
@@ -113,7 +118,7 @@ async def run(plan: Plan, console: Console | None) -> None:
 
 
 def _installation(plan: Plan, data_dir: Path) -> Installation:
-    path = data_dir / "secrets.json"
+    path = data_dir / _SECRETS
     if path.exists():
         kept = orjson.loads(path.read_bytes())
     else:
@@ -136,10 +141,49 @@ async def _start_servers(here: Installation, data_dir: Path) -> None:
         here.postgres = EmbeddedPostgres(data_dir / "postgres")
         await asyncio.to_thread(here.postgres.start)
         here.owner_url = here.postgres.url
+        await _say_where(here.postgres, data_dir)
     if not here.redis_url:
         here.redis = EmbeddedRedis(data_dir / "redis")
         await asyncio.to_thread(here.redis.start)
         here.redis_url = here.redis.url
+
+
+async def find_settings(database_url: str) -> dict[str, Any]:
+    """Settings of the installation that `dev` keeps behind `database_url`; none when it is not one on this machine.
+
+    They lie in the data directory, for its user alone; the database knows only where that is.
+    """
+    try:
+        connection = await asyncpg.connect(database_url, timeout=5)
+    except (OSError, TimeoutError, asyncpg.PostgresError):
+        return {}
+    try:
+        data_dir = await connection.fetchval("SELECT current_setting($1, true)", _DATA_DIR)
+    finally:
+        await connection.close()
+    return read_settings(Path(data_dir)) if data_dir else {}
+
+
+def read_settings(data_dir: Path) -> dict[str, Any]:
+    """What a command beside a running `dev` takes from its data directory."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found["secret_key"] = orjson.loads((data_dir / _SECRETS).read_bytes())["secret_key"]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        running = orjson.loads((data_dir / "dev.json").read_bytes())
+        found["database_url"], found["public_url"] = running["database_url"], running["url"]
+        found["device_domain"] = running["enrollment_host"].partition(".")[2] or None
+    return found
+
+
+async def _say_where(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+    """Let the database tell the command line where this installation's secrets are kept."""
+    connection = await asyncpg.connect(postgres.superuser_url)
+    try:
+        quoted = str(data_dir).replace("'", "''")
+        await connection.execute(f"ALTER DATABASE punchconnect SET {_DATA_DIR} = '{quoted}'")
+    finally:
+        await connection.close()
 
 
 async def _provide_app_role(here: Installation) -> None:
@@ -186,7 +230,7 @@ async def _provide_tenant(here: Installation, data_dir: Path) -> None:
             }
             _write_private(path, orjson.dumps(kept))
         address = enrollments.spell(kept["token"], kept["label"], settings)
-        here.tenant = kept | {"enrollment_url": address.url}
+        here.tenant = kept | {"enrollment_url": address.url, "enrollment_host": address.host or ""}
         await _furnish(here, db)
     finally:
         await db.stop()
@@ -365,6 +409,7 @@ def _facts(here: Installation) -> dict[str, Any]:
         "ws_url": f"{url.replace('http', 'ws', 1)}/graphql",
         "device_url": url,
         "enrollment_url": here.tenant["enrollment_url"],
+        "enrollment_host": here.tenant["enrollment_host"],
         "dashboard_url": f"{url}/dashboard/",
         "docs_url": f"{url}/docs/",
         "metrics_url": f"{url}/metrics",

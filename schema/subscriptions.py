@@ -77,7 +77,8 @@ class Subscription:
                 shown = PunchBatch.of(context, batch, cursor)
                 cursor = shown.cursor
                 while True:
-                    context.refresh()
+                    if batch.punches:
+                        context.refresh()
                     context.unsent = False
                     yield shown
                     if not context.unsent:

@@ -40,6 +40,7 @@ AT_DELIVERIES, AT_KEYS = "tests/app/domain/test_deliveries.py::test_", "tests/ap
 AT_DOORS, AT_CATALOGUE = "tests/app/test_database.py::test_", "tests/app/test_catalogue.py::test_"
 AT_ADDRESSES, AT_OUTBOUND = "tests/app/domain/test_addresses.py::test_", "tests/workers/test_outbound.py::test_"
 AT_IDEMPOTENCY, AT_POOL = "tests/app/domain/test_idempotency.py::test_", "tests/workers/test_pool.py::test_"
+AT_EVENTS = "tests/app/domain/test_events.py::test_"
 AT_CORPUS = "tests/app/web/test_corpus.py::test_"
 
 
@@ -137,6 +138,20 @@ GUARDS = (
         [
             AT_OUTBOX + "positions_follow_one_another_and_the_order_in_which_things_happened",
             AT_OUTBOX + "many_writers_at_once_leave_no_hole_and_no_double",
+        ],
+    ),
+    Guard(
+        "heads are locked in one order, for punches",
+        PUNCHES,
+        [("ORDER BY h.tenant_id FOR NO KEY UPDATE OF h", "ORDER BY c.n FOR NO KEY UPDATE OF h")],
+        [AT_INGEST + "heads_are_locked_in_one_order_whoever_comes_first_in_an_upload"],
+    ),
+    Guard(
+        "positions are dense, for punches",
+        PUNCHES,
+        [("SET position = h.position + l.n FROM", "SET position = h.position + l.n + 1 FROM")],
+        [
+            AT_INGEST + "a_resent_upload_is_one_punch_and_announces_nothing",
             AT_INTAKE + "many_tenants_through_two_processes_at_once_are_all_stored_in_dense_positions",
         ],
     ),
@@ -144,7 +159,10 @@ GUARDS = (
         "a cursor is ours and the tenant's",
         EVENTS,
         [("or not hmac.compare_digest(mac, self._mac(tenant_id, place))", "")],
-        [AT_FEED + "a_cursor_of_another_tenant_or_of_the_future_is_invalid"],
+        [
+            AT_EVENTS + "a_cursor_of_another_tenant_key_or_position_is_invalid",
+            AT_FEED + "a_cursor_of_another_tenant_or_of_the_future_is_invalid",
+        ],
     ),
     Guard(
         "a message on the bus is ours",
@@ -155,18 +173,21 @@ GUARDS = (
                 "if not sign:",
             )
         ],
-        [AT_FEED + "a_lying_bus_changes_nothing_but_latency"],
+        [AT_EVENTS + "a_message_that_is_not_ours_or_was_changed_is_nobodys"],
     ),
     Guard(
         "a message on the bus is this tenant's",
         EVENTS,
         [('    if head["tenant"] != ids.show("ten", tenant_id):\n        return None\n', "")],
-        [AT_OUTBOX + "each_tenant_is_rung_on_its_own_channel_and_workers_are_woken"],
+        [
+            AT_EVENTS + "a_message_that_is_not_ours_or_was_changed_is_nobodys",
+            AT_OUTBOX + "each_tenant_is_rung_on_its_own_channel_and_workers_are_woken",
+        ],
     ),
     Guard(
         "only what is next in line is used unread",
         "app/domain/tails.py",
-        [("if message.first > self.position + 1 or not message.events:", "if not message.events:")],
+        [("if any(event.position != known + place for place, event in enumerate(fresh, start=1)):", "if False:")],
         [AT_TAILS + "anything_else_is_a_doubt_and_adds_nothing"],
     ),
     # ── walls between tenants ────────────────────────────────────────────────────────────────────────

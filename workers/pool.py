@@ -1,7 +1,8 @@
 """A worker: so many slots, filled from the database, woken by the bell or the clock.
 
-The database is the queue. One loop claims what is due, as many as there are free slots; each claim becomes a task that
-posts, with no connection and no transaction held meanwhile; one loop writes the results down, many at a time. What is
+The database is the queue. One loop claims what is due, as many as there are free slots or will be in a moment; each
+claim becomes a task that posts, with no connection and no transaction held meanwhile; one loop writes the results
+down, many at a time. What is
 under way has its lease renewed, and what a dead worker held is taken back by any other.
 
 When PostgreSQL goes away, results wait in memory and nothing new is claimed. They are written once it is back, whether
@@ -19,8 +20,8 @@ import contextlib
 import random
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -90,10 +91,15 @@ class Worker:
         self._db, self._door, self._vault, self._bell = db, door, vault, bell
         self._delays = settings.retry_delays
         self._lease = timedelta(seconds=settings.webhook_lease_seconds)
+        #: How long after a claim or a renewal a post may begin: it then ends, or is renewed, within the lease.
+        self._patience = settings.webhook_lease_seconds / 2
         self._concurrency = concurrency
         self._most_per_endpoint = max(1, concurrency // 2)
-        self._posts: dict[asyncio.Task[None], Claim] = {}
-        self._busy: Counter[UUID] = Counter()  # posts by endpoint
+        self._waiting: dict[UUID, deque[Job]] = {}  # by endpoint, claimed and not begun
+        self._posts: dict[asyncio.Task[None], Job] = {}
+        self._busy: Counter[UUID] = Counter()  # posts under way, by endpoint
+        self._ended: Counter[UUID] = Counter()  # posts that ended since the last claim, by endpoint
+        self._begin_by: dict[Claim, float] = {}  # of all that waits or is posted: later, its lease might run out
         self._results: dict[Claim, Result] = {}  # oldest first; not written down yet
         self._has_results = asyncio.Event()
         self._all_settled = asyncio.Event()
@@ -121,6 +127,7 @@ class Worker:
             await self._claim_until(stop)
             await self._drain()
         finally:
+            self._waiting.clear()
             await _cancel([*self._posts, *helpers])
             log.info("worker_stopped", unsettled=len(self._results))
 
@@ -151,14 +158,16 @@ class Worker:
 
     async def _fill(self, stop: asyncio.Event) -> float:
         """Claim for the free slots and start posting. How long to rest before the next time, unless something rings."""
-        wanted = min(self._concurrency - len(self._posts), CLAIM_BATCH)
+        wanted, busy = self._room()
         self._short = wanted <= 0 or len(self._results) >= SETTLE_BATCH
         if self._short:
             return POLL
         begun = time.monotonic()
-        claims = await self._claim(wanted)
+        claims = await self._claim(wanted, busy)
         if claims:
-            await self._start(claims, begun, stop)
+            await self._load(claims, begun)
+        if not stop.is_set():
+            self._begin()
         if len(claims) == wanted:
             await asyncio.sleep(BUSY_WAIT)
             return 0
@@ -167,39 +176,58 @@ class Worker:
             return BLOCKED_WAIT
         if not claims:
             await asyncio.sleep(EMPTY_WAIT)
-        if self._rung.is_set():
-            return 0
+        return 0 if self._rung.is_set() else await self._until_due(at_least=0 if claims else BLOCKED_WAIT)
+
+    async def _until_due(self, at_least: float) -> float:
         async with self._db.across("work") as connection:
             due = await deliveries.next_due(connection)
-        if due is None:
-            return POLL
-        return min(POLL, max(0.0 if claims else BLOCKED_WAIT, due.total_seconds()))
+        return POLL if due is None else min(POLL, max(at_least, due.total_seconds()))
 
-    async def _claim(self, n: int) -> list[Claim]:
+    def _room(self) -> tuple[int, dict[UUID, int]]:
+        """How many to claim, and what counts against each endpoint's share.
+
+        As many posts as ended since the last claim are taken to end until the next one: with quick receivers the
+        next ones wait here when a slot comes free, with slow ones nothing is held that another worker could send.
+        """
+        held = self._busy + Counter({endpoint_id: len(jobs) for endpoint_id, jobs in self._waiting.items()})
+        soon = {endpoint_id: min(n, self._most_per_endpoint) for endpoint_id, n in self._ended.items()}
+        self._ended.clear()
+        wanted = min(self._concurrency - held.total() + sum(soon.values()), CLAIM_BATCH)
+        return wanted, {endpoint_id: held[endpoint_id] - soon.get(endpoint_id, 0) for endpoint_id in held | soon}
+
+    async def _claim(self, n: int, busy: Mapping[UUID, int]) -> list[Claim]:
         started = time.perf_counter()
         async with self._db.across("work") as connection:
-            claims = await deliveries.claim(connection, n, self._lease, most=self._most_per_endpoint, busy=self._busy)
+            claims = await deliveries.claim(connection, n, self._lease, most=self._most_per_endpoint, busy=busy)
         CLAIM_SECONDS.observe(time.perf_counter() - started)
         return claims
 
-    async def _start(self, claims: Sequence[Claim], begun: float, stop: asyncio.Event) -> None:
-        """Load what was claimed at `begun`, and post. If that fails, the leases run out and it is claimed again."""
+    async def _load(self, claims: Sequence[Claim], begun: float) -> None:
+        """Fetch what was claimed at `begun`. If that fails, the leases run out and it is claimed again."""
         async with self._db.across("work", _tenants(claims)) as connection:
             jobs = await deliveries.load(connection, claims)
-        # A process that stood still has lost them by now, and another may be posting them.
-        if time.monotonic() - begun > self._lease.total_seconds() / 2:
-            return
-        if stop.is_set():
-            await self._release([job.claim for job in jobs])
-            return
         for job in jobs:
-            self._busy[job.endpoint_id] += 1
-            task = asyncio.create_task(self._post(job))
-            self._posts[task] = job.claim
-            task.add_done_callback(partial(self._posted, job))
-        IN_FLIGHT.set(len(self._posts))
+            self._waiting.setdefault(job.endpoint_id, deque()).append(job)
+            self._begin_by[job.claim] = begun + self._patience
 
     # Posting.
+
+    def _begin(self) -> None:
+        """Post what waits, as far as there are slots."""
+        for endpoint_id, jobs in list(self._waiting.items()):
+            while jobs and len(self._posts) < self._concurrency and self._busy[endpoint_id] < self._most_per_endpoint:
+                job = jobs.popleft()
+                # A process that stood still may have lost it by now, and another may be posting it.
+                if time.monotonic() > self._begin_by[job.claim]:
+                    del self._begin_by[job.claim]
+                    continue
+                self._busy[endpoint_id] += 1
+                task = asyncio.create_task(self._post(job))
+                self._posts[task] = job
+                task.add_done_callback(self._posted)
+            if not jobs:
+                del self._waiting[endpoint_id]
+        IN_FLIGHT.set(len(self._posts))
 
     async def _post(self, job: Job) -> None:
         result = await delivery.attempt(job, self._door, self._vault, self._delays)
@@ -207,12 +235,14 @@ class Worker:
         self._all_settled.clear()
         self._has_results.set()
 
-    def _posted(self, job: Job, task: asyncio.Task[None]) -> None:
-        del self._posts[task]
-        IN_FLIGHT.set(len(self._posts))
+    def _posted(self, task: asyncio.Task[None]) -> None:
+        job = self._posts.pop(task)
+        self._begin_by.pop(job.claim)
+        self._ended[job.endpoint_id] += 1
         self._busy[job.endpoint_id] -= 1
         if not self._busy[job.endpoint_id]:
             del self._busy[job.endpoint_id]
+        self._begin()
         if self._short:
             self._rung.set()
 
@@ -258,10 +288,15 @@ class Worker:
             self._rung.set()
 
     async def _renew(self) -> None:
-        held = [*self._posts.values(), *self._results]
-        if held:
-            async with self._db.across("work", _tenants(held)) as connection:
-                await deliveries.renew(connection, held, self._lease)
+        held = [*self._begin_by, *self._results]
+        if not held:
+            return
+        begun = time.monotonic()
+        async with self._db.across("work", _tenants(held)) as connection:
+            ours = await deliveries.renew(connection, held, self._lease)
+        for claim in held:
+            if claim.id in ours and claim in self._begin_by:
+                self._begin_by[claim] = begun + self._patience
 
     async def _release(self, claims: Sequence[Claim]) -> None:
         if claims:
@@ -285,14 +320,18 @@ class Worker:
         self._rung.set()
 
     async def _drain(self) -> None:
-        log.info("worker_draining", in_flight=len(self._posts), unsettled=len(self._results))
+        unbegun = [job.claim for jobs in self._waiting.values() for job in jobs]
+        self._waiting.clear()
+        log.info("worker_draining", in_flight=len(self._posts), given_back=len(unbegun))
+        with contextlib.suppress(ServiceUnavailable):
+            await self._release(unbegun)
         if self._posts:
             await asyncio.wait(self._posts, timeout=FINISH_WITHIN)
-        late = dict(self._posts)
-        await _cancel(late)
+        late = [job.claim for job in self._posts.values()]
+        await _cancel(self._posts)
         with contextlib.suppress(TimeoutError, ServiceUnavailable):
             async with asyncio.timeout(SETTLE_WITHIN):
-                await self._release([claim for claim in late.values() if claim not in self._results])
+                await self._release([claim for claim in late if claim not in self._results])
                 await self._all_settled.wait()
 
     def _seen(self, *, away: bool) -> None:

@@ -22,7 +22,7 @@ import structlog
 from app.broadcast import Bell, BellStopped
 from app.database import Database
 from app.domain import events
-from app.domain.events import CursorExpired, Cursors, Logged
+from app.domain.events import CursorExpired, Cursors, Logged, Message
 from app.domain.tails import Tail
 from app.errors import ServiceUnavailable
 from app.paging import CursorInvalid
@@ -215,13 +215,21 @@ class Feed:
                 while True:
                     heard = await listener.heard()
                     for text in heard.messages:
-                        message = events.read_message(self._bus_key, tail.tenant_id, text)
-                        self.counts.heard += 1
-                        self.counts.unbelieved += message is None
-                        tail.hear(message)
+                        tail.hear(self._believe(tail.tenant_id, text))
                     if heard.missed:
                         # Usually everybody missed it: one look at all heads tells whose tail must read.
                         self._look_now.set()
+
+    def _believe(self, tenant_id: UUID, text: bytes) -> Message | None:
+        """The message, if it is ours and we understand it."""
+        self.counts.heard += 1
+        try:
+            message = events.read_message(self._bus_key, tenant_id, text)
+        except Exception:  # signed by us, so another version's: the log has it in words of ours
+            log.exception("feed.message_not_understood", tenant_id=str(tenant_id))
+            message = None
+        self.counts.unbelieved += message is None
+        return message
 
     async def _settle_doubts(self, tail: Tail) -> None:
         """Read the log whenever the tail doubts that it knows its end."""
@@ -232,8 +240,11 @@ class Feed:
                 continue
             try:
                 batch = await self._insist(tail.tenant_id, position)
-            except CursorExpired:
+            except Exception as exc:  # its readers will look for themselves, and be told
+                if not isinstance(exc, CursorExpired):
+                    log.exception("feed.reading_failed", tenant_id=str(tail.tenant_id))
                 tail.forget()
+                await asyncio.sleep(LOOK_EVERY)
                 continue
             tail.learn(position, batch.events, batch.head)
             if not batch.events:
@@ -254,6 +265,9 @@ class Feed:
                 async with self._db.across("feed", tenant_ids) as connection:
                     heads = await events.heads(connection, tenant_ids)
             except ServiceUnavailable:
+                continue
+            except Exception:
+                log.exception("feed.look_failed")
                 continue
             self.counts.looks += 1
             self._seen_at = asyncio.get_running_loop().time()

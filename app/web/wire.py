@@ -57,7 +57,9 @@ class Wire(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """The server stops: 1012. A client that reads nothing any more must not hold it up."""
-        super().shutdown()
+        with suppress(InvalidState):  # it closes already
+            super().shutdown()
+        self.transport.close()
         self.loop.call_later(DEAF, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:

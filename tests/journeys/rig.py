@@ -1,7 +1,7 @@
 """A small installation of real processes to break: servers, workers, a PostgreSQL that syncs, a Redis, a receiver.
 
-Processes are started as an operator starts them, by the command line, and are ended by their process ids. What the
-customer runs (terminals, subscribers, the receiver) lives in the test's own process and outlives every fault.
+Processes are started by the command line, as an operator starts them, and ended by their ids. What customers run
+(terminals, subscribers, receivers) lives in the test's own process and outlives every fault.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID
 
-import orjson
+import httpx
 
-from app import ids, migrations
+from app import migrations
 from app.database import Database
 from app.dev import PARENT
-from app.domain import devices
+from app.domain import devices, tenants
 from app.embedded import EmbeddedPostgres, EmbeddedRedis
+from app.simulator import serial_numbers
 from app.vault import Vault
 from tests.conftest import SECRET_KEY
 from tests.receiver import Receiver
 from tests.server import listen
 
 ROOT = Path(__file__).parents[2]
-#: Seconds within which everything has to be well again after the last fault.
-DRAIN = 60.0
-STOP = 15.0
+#: Seconds for a process to come up, and to end once it was told to.
+START, STOP = 40.0, 15.0
 
-CREATE_ENDPOINT = """
+ENDPOINT = """
 mutation ($url: String!) {
     webhookEndpointCreate(input: {url: $url, eventTypes: ["punch.created"]}) { secret userErrors { message } }
 }
@@ -54,11 +54,6 @@ class Process:
     @property
     def lives(self) -> bool:
         return self._process is not None and self._process.returncode is None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
 
     async def start(self) -> None:
         """As from a shell. It ends with us, however that happens."""
@@ -92,13 +87,155 @@ class Process:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
-            raise AssertionError(f"{self.name} did not end within {STOP} s of {sign.name}:\n{self.tail()}") from None
+            raise AssertionError(f"{self.name} had not ended {STOP} s after {sign.name}:\n{self.said()}") from None
 
-    def tail(self, lines: int = 30) -> str:
-        """Its last words."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+    def said(self) -> str:
+        """Its log."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-@dataclass(slots=True)
 class Server(Process):
     """`punchconnect serve` on a port of its own, the same after every restart."""
+
+    def __init__(self, name: str, port: int, environment: dict[str, str], log: Path) -> None:
+        super().__init__(name, ["serve", "--port", str(port)], environment, log)
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.socket_url = f"ws://127.0.0.1:{port}/graphql"
+
+    async def ready(self) -> None:
+        """Return once it can serve."""
+
+        async def asked() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return (await client.get(f"{self.url}/readyz")).status_code == 200
+            assert self.lives, f"{self.name} ended by itself:\n{self.said()}"
+            return False
+
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            await until(asked, START, self.said)
+
+    async def graphql(self, key: str, query: str, **variables: Any) -> dict[str, Any]:
+        """The data; nothing may have gone wrong."""
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            answer = await client.post(
+                f"{self.url}/graphql",
+                json={"query": query, "variables": variables},
+                headers={"Authorization": f"Bearer {key}"},
+            )
+        told = answer.json()
+        assert "errors" not in told, told
+        data: dict[str, Any] = told["data"]
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A tenant with terminals that it registered, and a receiver of its own."""
+
+    tenant_id: UUID
+    api_key: str
+    token: str
+    serials: Sequence[str]
+    receiver: Receiver
+    secret: str
+
+    def dial(self, server: Server) -> str:
+        """Where its terminals are pointed."""
+        return f"{server.url}/d/{self.token}"
+
+
+class Rig:
+    """`async with Rig(directory) as rig:`. The two databases stay for many journeys, the processes for one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.postgres = EmbeddedPostgres(directory / "postgres")
+        self.redis = EmbeddedRedis(directory / "redis")
+        self.vault = Vault(SECRET_KEY)
+        self.servers: list[Server] = []
+        self.workers: list[Process] = []
+        self.receivers: list[Receiver] = []
+        self._started = 0
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.postgres.start)
+        await asyncio.to_thread(self.redis.start)
+        await migrations.upgrade(self.postgres.url)
+        self.db = Database(self.postgres.url, pool=4)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.clear()
+        await self.db.stop()
+        await asyncio.to_thread(self.redis.stop)
+        await asyncio.to_thread(self.postgres.stop)
+
+    @property
+    def processes(self) -> list[Process]:
+        return [*self.servers, *self.workers]
+
+    async def staff(self, *, servers: int, workers: int) -> None:
+        """Start so many, and return once the servers are ready."""
+        environment = {
+            "PUNCHCONNECT_DATABASE_URL": self.postgres.url,
+            "PUNCHCONNECT_REDIS_URL": self.redis.url,
+            "PUNCHCONNECT_SECRET_KEY": SECRET_KEY,
+            "PUNCHCONNECT_DEVICE_RATE": "1000",
+            "PUNCHCONNECT_DEVICE_BURST": "1000",
+            "PUNCHCONNECT_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+            "PUNCHCONNECT_WEBHOOK_ALLOW_HTTP": "true",
+            "PUNCHCONNECT_WEBHOOK_RETRY_DELAYS": "0.5,1,2,2,2,2,2,2,2",
+            # What a killed worker held is due again when its lease ends.
+            "PUNCHCONNECT_WEBHOOK_TIMEOUT_SECONDS": "2",
+            "PUNCHCONNECT_WEBHOOK_LEASE_SECONDS": "5",
+        }
+        for _ in range(servers):
+            with listen() as place:
+                port = place.getsockname()[1]
+            self.servers.append(Server("server", port, environment, self._log("server")))
+        self.workers += [Process("worker", ["work"], environment, self._log("worker")) for _ in range(workers)]
+        await asyncio.gather(*(process.start() for process in self.processes))
+        await asyncio.gather(*(server.ready() for server in self.servers))
+
+    async def clear(self) -> None:
+        """End all processes and receivers."""
+        living = [process for process in self.processes if process.lives]
+        self.servers, self.workers = [], []
+        await asyncio.gather(*(process.stop() for process in living))
+        for receiver in self.receivers:
+            await receiver.__aexit__(None, None, None)
+        self.receivers = []
+
+    async def add_customer(self, terminals: int) -> Customer:
+        """A tenant, so many terminals named as virtual ones are, and an endpoint made through the API."""
+        async with self.db.across("operate") as connection:
+            created = await tenants.create(connection, self.vault, "Journey")
+        tenant_id, serials = created.tenant.id, serial_numbers(terminals)
+        async with self.db.write(tenant_id) as session:
+            for serial in serials:
+                await devices.register(session, tenant_id, serial, time_zone="Africa/Casablanca")
+        receiver = await Receiver().__aenter__()
+        self.receivers.append(receiver)
+        made = await self.servers[0].graphql(created.api_key, ENDPOINT, url=receiver.url())
+        secret = made["webhookEndpointCreate"]["secret"]
+        assert secret, made
+        return Customer(tenant_id, created.api_key, created.enrollment_token, serials, receiver, secret)
+
+    def _log(self, name: str) -> Path:
+        self._started += 1
+        return self._directory / f"{self._started}-{name}.log"
+
+
+async def until(
+    met: Callable[[], Awaitable[bool]], within: float, otherwise: Callable[[], object] = lambda: "Not within time."
+) -> None:
+    """Return once `met`; AssertionError with what `otherwise` says when it is not in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not await met():
+        if loop.time() > deadline:
+            raise AssertionError(otherwise())
+        await asyncio.sleep(0.1)

@@ -645,6 +645,17 @@ async def test_a_planned_restart_is_1012(here: Served, client: Client) -> None:
         assert await late.closed() == 1012
 
 
+async def test_a_server_that_is_told_to_stop_says_1012(here: Served) -> None:
+    async with AsyncExitStack() as stack:
+        async with serving(here.server) as url:
+            client = await stack.enter_async_context(acknowledged(url, here.key))
+            await client.subscribe("subscription { forever }")
+            await client.next()
+
+        assert await client.closed() == 1012
+    await eventually(lambda: here.server.open == 0)
+
+
 async def test_a_reader_that_stops_reading_is_1013_and_holds_its_source_back(
     db: Database, vault: Vault, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,3 +110,43 @@ async def test_a_total_is_counted_only_when_asked_for(crowd: Caller, db: Databas
 
     assert not any("count(" in statement for statement in without)
     assert any("count(" in statement for statement in with_total)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "index"),
+    [
+        ("", "ix_punches_tenant_id_punched_at_id"),
+        ("orderBy: { field: PUNCHED_AT, direction: ASC }", "ix_punches_tenant_id_punched_at_id"),
+        ("orderBy: { field: RECEIVED_AT, direction: DESC }", "ix_punches_tenant_id_received_at_id"),
+        ('filter: { punchedAt: { gte: "2026-03-01T00:00:00Z" } }', "ix_punches_tenant_id_punched_at_id"),
+        ("filter: { buffered: true }", "ix_punches_tenant_id_punched_at_id"),
+        ('filter: { pins: ["7"] }', "ix_punches_tenant_id_pin_punched_at_id"),
+        ("filter: { deviceIds: [DEVICE] }", "ix_punches_tenant_id_device_id_punched_at_id"),
+    ],
+)
+async def test_a_page_of_punches_is_read_from_an_index_in_its_order(
+    crowd: Caller, db: Database, arguments: str, index: str
+) -> None:
+    device = (await crowd.ask("{ devices(first: 1) { nodes { id } } }"))["devices"]["nodes"][0]["id"]
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if "FROM punches" in statement:
+            asked.append((statement, parameters))
+
+    engine = db._engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        await crowd.ask(f"{{ punches(first: 10 {arguments}) {{ nodes {{ id }} }} }}".replace("DEVICE", f'"{device}"'))
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+    ((statement, parameters),) = asked
+    async with db.read(crowd.tenant_id) as session:
+        connection = await session.connection()
+        # Few rows, so the planner would rather read them all.
+        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        await connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+        plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars())
+    assert index in plan
+    assert "Sort" not in plan

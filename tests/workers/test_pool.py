@@ -427,8 +427,9 @@ async def test_a_frozen_worker_that_comes_back_posts_nothing(scene: Scene) -> No
     await scene.happen()
 
     async with scene.idle() as worker:
-        claims = await worker._claim(10)
-        await worker._start(claims, time.monotonic() - 30, asyncio.Event())
+        claims = await worker._claim(10, {})
+        await worker._load(claims, time.monotonic() - 20)
+        worker._begin()
         await asyncio.sleep(0.2)
 
     assert scene.receiver.requests == []
@@ -442,7 +443,7 @@ async def test_a_result_that_the_database_refuses_holds_up_no_other(scene: Scene
     async with scene.idle() as worker:
         results = [
             Result(claim, DeliveryStatus.DELIVERED, datetime.now(UTC), 1, error=error)
-            for claim, error in zip(await worker._claim(10), (None, "\x00", None), strict=True)
+            for claim, error in zip(await worker._claim(10, {}), (None, "\x00", None), strict=True)
         ]
         worker._results = {result.claim: result for result in results}
         await worker._settle(results)

@@ -194,6 +194,44 @@ async def test_what_the_bus_never_told_is_found_by_looking(
     assert [event.id for event in batch.events] == [event.id for event in written]
 
 
+async def test_one_failed_look_is_not_the_last(
+    here: Process, cursors: Cursors, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant_id = (await make_tenant()).tenant_id
+    heads, failures = events.heads, 0
+
+    async def fail_once(connection: object, tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise RuntimeError("once")
+        return await heads(connection, tenant_ids)
+
+    async with aclosing(here.feed.follow(tenant_id, 0)) as batches:
+        await until(batches, 0)
+        monkeypatch.setattr(events, "heads", fail_once)
+        await eventually(lambda: failures > 0)
+        await commit(here.db, cursors, tenant_id)
+
+        assert (await until(batches, 1)).position == 1
+
+
+async def test_a_message_of_another_version_is_a_doubt_like_any_other(
+    here: Process, vault: Vault, cursors: Cursors, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant_id = (await make_tenant()).tenant_id
+    monkeypatch.setattr(feeds, "LOOK_EVERY", 1000)
+    async with aclosing(here.feed.follow(tenant_id, 0)) as batches:
+        await until(batches, 0)
+        await asyncio.sleep(0.2)
+        await commit(here.db, cursors, tenant_id)
+        text = b'{"tenant":"' + ids.show("ten", tenant_id).encode() + b'"}'
+        mac = events._message_mac(vault.bus_key, text).encode()
+        here.bell.ring(events.channel(tenant_id), text[:-1] + b',"mac":"' + mac + b'"}')
+
+        assert (await until(batches, 1)).position == 1
+
+
 async def test_another_tenants_events_are_not_in_the_feed(
     here: Process, vault: Vault, cursors: Cursors, make_tenant: MakeTenant
 ) -> None:

@@ -221,6 +221,30 @@ async def test_many_tenants_share_a_transaction_and_nothing_else(
     assert len({tuple(found) for found in transactions}) == 1
 
 
+@pytest.mark.parametrize("counts", [(1, 2), (2, 1)])
+async def test_heads_are_locked_in_one_order_whoever_comes_first_in_an_upload(
+    db: Database, cursors: Cursors, make_tenant: MakeTenant, counts: tuple[int, int]
+) -> None:
+    tenants = sorted([(await make_tenant()).tenant_id, (await make_tenant()).tenant_id])
+    first, second = [await make_device(db, tenant_id) for tenant_id in tenants]
+    readings = [punch(second, *range(counts[1])), punch(first, *range(counts[0]))]
+
+    async with held(db, tenants[0]):
+        accepting = asyncio.create_task(accept(db, cursors, *readings))
+        await until_blocked(db)
+        async with db.across("ingest", tenants) as connection:  # the second is still free: nobody waits in a circle
+            free = await connection.fetch(
+                "SELECT tenant_id FROM feed_heads WHERE tenant_id = $1 FOR UPDATE NOWAIT", tenants[1]
+            )
+    await accepting
+
+    assert [row[0] for row in free] == [tenants[1]]
+    assert [await rows(db, tenant_id, "SELECT position FROM feed_heads") for tenant_id in tenants] == [
+        [(counts[0],)],
+        [(counts[1],)],
+    ]
+
+
 async def test_every_endpoint_that_wants_it_is_owed_a_delivery(
     db: Database, vault: Vault, cursors: Cursors, device: Device, make_tenant: MakeTenant
 ) -> None:

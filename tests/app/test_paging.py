@@ -1,0 +1,100 @@
+"""Cursors of lists: what they hold, and whom they obey."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import ids
+from app.domain import employees
+from app.errors import InvalidInput
+from app.paging import CursorInvalid, CursorMismatch, Cursors, PageTooLarge, Place, Window
+
+CURSORS = Cursors(b"k" * 32)
+TENANT = ids.new()
+BY_NAME = employees.BY_NAME
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A filter."""
+
+    pins: tuple[str, ...] | None = None
+    since: datetime | None = None
+
+
+def binding(name: str = "list", wanted: Wanted | None = None) -> bytes:
+    return CURSORS.ask(TENANT, name, BY_NAME.up, wanted).binding
+
+
+@given(
+    st.none() | st.text(st.characters(exclude_categories=["Cs"])) | st.datetimes(timezones=st.just(UTC)),
+    st.uuids(),
+)
+def test_a_cursor_gives_back_its_place(key: str | datetime | None, row: UUID) -> None:
+    cursor = CURSORS.write(TENANT, binding(), Place(key, row))
+
+    assert CURSORS.read(TENANT, binding(), cursor) == Place(key, row)
+
+
+@given(st.text())
+def test_what_we_did_not_write_is_invalid(text: str) -> None:
+    with pytest.raises(CursorInvalid):
+        CURSORS.read(TENANT, binding(), text)
+
+
+def test_a_cursor_obeys_its_tenant_and_its_key() -> None:
+    cursor = CURSORS.write(TENANT, binding(), Place("x", TENANT))
+
+    with pytest.raises(CursorInvalid):
+        CURSORS.read(ids.new(), binding(), cursor)
+    with pytest.raises(CursorInvalid):
+        Cursors(b"j" * 32).read(TENANT, binding(), cursor)
+
+
+def test_a_cursor_fits_one_list_one_order_and_one_filter() -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    bindings = [
+        binding(),
+        binding("another list"),
+        binding(wanted=Wanted(pins=())),
+        binding(wanted=Wanted(pins=("1",))),
+        binding(wanted=Wanted(since=at)),
+        CURSORS.ask(TENANT, "list", BY_NAME.down, None).binding,
+        CURSORS.ask(TENANT, "list", employees.BY_PIN.up, None).binding,
+    ]
+
+    assert len(set(bindings)) == len(bindings)
+    for one in bindings:
+        cursor = CURSORS.write(TENANT, one, Place(None, TENANT))
+        for other in bindings:
+            if one != other:
+                with pytest.raises(CursorMismatch):
+                    CURSORS.read(TENANT, other, cursor)
+
+
+def test_a_condition_that_is_not_set_does_not_count() -> None:
+    assert binding(wanted=Wanted()) == binding()
+
+
+def test_a_window_is_what_was_asked_for() -> None:
+    cursor = CURSORS.write(TENANT, binding(), Place("x", TENANT))
+
+    def window(**arguments: int | str) -> Window:
+        return CURSORS.ask(TENANT, "list", BY_NAME.up, None, **arguments).window  # type: ignore[arg-type]
+
+    assert window() == Window(50)
+    assert window(first=0) == Window(0)
+    assert window(first=100, after=cursor) == Window(100, after=Place("x", TENANT))
+    assert window(last=7, before=cursor) == Window(7, backward=True, before=Place("x", TENANT))
+    for arguments in ({"first": 1, "last": 1}, {"first": -1}, {"last": -1}):
+        with pytest.raises(InvalidInput):
+            window(**arguments)
+    for arguments in ({"first": 101}, {"last": 101}):
+        with pytest.raises(PageTooLarge):
+            window(**arguments)
