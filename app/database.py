@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -129,17 +129,19 @@ class Database:
             pool = await self._connect()
             async with pool.acquire(timeout=self._timeout) as connection:
                 names = ",".join(map(str, tenant_ids))
-                await connection.execute(
-                    f"BEGIN; SELECT set_config('role', '{_ROLES[purpose]}', true), "
-                    f"set_config('app.tenant_ids', '{{{names}}}', true), {self._limits}"
-                )
                 try:
+                    await connection.execute(
+                        f"BEGIN; SELECT set_config('role', '{_ROLES[purpose]}', true), "
+                        f"set_config('app.tenant_ids', '{{{names}}}', true), {self._limits}"
+                    )
                     yield connection
+                    await connection.execute("COMMIT")
                 except BaseException:
+                    # Also after a BEGIN or COMMIT that was cut short: the pool must get it back outside a transaction.
                     if not connection.is_closed():
-                        await asyncio.shield(connection.execute("ROLLBACK"))
+                        with suppress(*UNAVAILABLE):
+                            await asyncio.shield(connection.execute("ROLLBACK"))
                     raise
-                await connection.execute("COMMIT")
         except UNAVAILABLE as exc:
             raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
 

@@ -21,7 +21,7 @@ from uuid import UUID
 import httpx
 
 from app import migrations
-from app.database import Database
+from app.database import Database, driver
 from app.dev import PARENT
 from app.domain import devices, tenants
 from app.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -156,6 +156,7 @@ class Rig:
         self.servers: list[Server] = []
         self.workers: list[Process] = []
         self.receivers: list[Receiver] = []
+        self._customers: list[UUID] = []
         self._started = 0
 
     async def __aenter__(self) -> Self:
@@ -201,10 +202,17 @@ class Rig:
         await asyncio.gather(*(server.ready() for server in self.servers))
 
     async def clear(self) -> None:
-        """End all processes and receivers."""
+        """End all processes and receivers, mend what a failed journey left broken, and owe nobody anything."""
         living = [process for process in self.processes if process.lives]
         self.servers, self.workers = [], []
         await asyncio.gather(*(process.stop() for process in living))
+        await asyncio.to_thread(self.postgres.start)
+        await asyncio.to_thread(self.redis.start)
+        # The next receiver may get the same port, and must not get what this one is still owed.
+        for tenant_id in self._customers:
+            async with self.db.write(tenant_id) as session:
+                await (await driver(session)).execute("UPDATE webhook_endpoints SET deleted_at = now()")
+        self._customers = []
         for receiver in self.receivers:
             await receiver.__aexit__(None, None, None)
         self.receivers = []
@@ -217,6 +225,7 @@ class Rig:
         async with self.db.write(tenant_id) as session:
             for serial in serials:
                 await devices.register(session, tenant_id, serial, time_zone="Africa/Casablanca")
+        self._customers.append(tenant_id)
         receiver = await Receiver().__aenter__()
         self.receivers.append(receiver)
         made = await self.servers[0].graphql(created.api_key, ENDPOINT, url=receiver.url())

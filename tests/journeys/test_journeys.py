@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from app.errors import ServiceUnavailable
 from app.simulator import Report, simulate
 from tests.journeys import oracle
 from tests.journeys.lossy import LossyLine
@@ -94,6 +95,7 @@ async def travel(rig: Rig, fault: Fault, scenario: str = "steady", *, calm: bool
             oracle.check_seen(held, follower, customer)
         oracle.check_received(held, customer)
         await oracle.check_listed(held, rig.servers[-1], customer)
+    print("JJ", fault.__name__, [r.as_dict() for r in reports], "loyal", loyal.connections, loyal.closes, loyal.trouble[:3], len(loyal.trouble), "rest", restless.connections, restless.closes, restless.trouble[:3], len(restless.trouble), "dup", len(ours.receiver.requests), len(held.events), "att", max(r.attempt for r in ours.receiver.requests))
     assert loyal.connections >= 1
     assert restless.connections > 5
     oracle.check_logs(rig.processes, (ours, theirs), calm=calm)
@@ -104,7 +106,10 @@ async def arrived(rig: Rig, customer: Customer, follower: Subscriber, within: fl
     """Return once the feed and the receiver have as many as the database."""
 
     async def all_there() -> bool:
-        held = await oracle.stored(rig, customer)
+        try:
+            held = await oracle.stored(rig, customer)
+        except ServiceUnavailable:  # our own connection broke, too
+            return False
         got = {request.event_id for request in customer.receiver.requests}
         return len(follower.seen) >= len(held.announced) and len(got) >= len(held.events)
 

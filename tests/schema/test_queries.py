@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -506,10 +507,23 @@ async def test_a_pull_goes_on_from_its_cursor(caller: Caller, world: World) -> N
     assert three["cursor"] == two["cursor"]
 
 
-async def test_a_pull_begins_with_what_comes_unless_told_otherwise(caller: Caller, world: World) -> None:
-    data = await caller.ask("{ punchFeed { punches { id } caughtUp previousCursor } }")
+@pytest.mark.parametrize("arguments", ["", "(from: NOW)", "(from: null, first: null, waitMs: null)"])
+async def test_a_pull_begins_with_what_comes_unless_told_otherwise(
+    caller: Caller, world: World, arguments: str
+) -> None:
+    data = await caller.ask(f"{{ punchFeed{arguments} {{ punches {{ id }} caughtUp previousCursor }} }}")
 
     assert data["punchFeed"] == {"punches": [], "caughtUp": True, "previousCursor": None}
+
+
+async def test_a_pull_waits_for_news(caller: Caller, world: World, db: Database, cursors: Cursors) -> None:
+    waiting = asyncio.create_task(caller.ask("{ punchFeed(waitMs: 30000) { punches { id } } }"))
+    view = make_view(world.device.id, 9)
+    await asyncio.sleep(0.2)
+
+    await add_punches(db, cursors, caller.tenant_id, world.device, [view])
+
+    assert (await waiting)["punchFeed"]["punches"] == [{"id": ids.show("pun", view.id)}]
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,22 @@ async def test_nothing_is_held_open_while_a_receiver_thinks(scene: Scene) -> Non
     assert await scene.statuses() == {"DELIVERED": 5}
 
 
+async def test_as_many_are_claimed_ahead_as_ended_of_late_within_an_endpoints_share(scene: Scene) -> None:
+    endpoint = await scene.endpoint()
+    await scene.happen(30)
+
+    async with scene.idle(concurrency=10) as worker:
+        at_first = worker._room()
+        worker._ended[endpoint.id] = 7
+        then = worker._room()
+        await worker._load(await worker._claim(*then), time.monotonic())
+        full = worker._room()
+
+    assert at_first == (10, {})
+    assert then == (15, {endpoint.id: -5})
+    assert full == (0, {endpoint.id: 10})
+
+
 # Waking
 
 
@@ -420,6 +436,18 @@ async def test_what_is_not_finished_in_time_is_given_back_uncounted(
     )
     assert row == {"status": "PENDING", "attempt_count": 0, "claim_token": None, "due": True}
     assert await scene.attempts() == []
+
+
+async def test_what_was_claimed_and_not_begun_is_given_back_uncounted(scene: Scene) -> None:
+    endpoint = await scene.endpoint()
+    await scene.happen(5)
+
+    async with scene.idle() as worker:
+        await worker._load(await worker._claim(5, {endpoint.id: 0}), time.monotonic())
+        await worker._drain()
+
+    found = await scene.rows("SELECT status, attempt_count, claim_token FROM webhook_deliveries")
+    assert found == [{"status": "PENDING", "attempt_count": 0, "claim_token": None}] * 5
 
 
 async def test_a_frozen_worker_that_comes_back_posts_nothing(scene: Scene) -> None:

@@ -140,6 +140,17 @@ async def test_eight_workers_claim_a_thousand_deliveries_once_each(
     assert set(taken.values()) == {1}
 
 
+async def test_a_claim_does_not_wait_for_another(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
+    await happen(own_db, cursors, endpoint.tenant_id, 3)
+
+    async with own_db.across("work") as connection:
+        first = await deliveries.claim(connection, 2, LEASE)
+        second = await asyncio.wait_for(claim(own_db, 2), timeout=5)
+
+    assert (len(first), len(second)) == (2, 1)
+    assert len({claim.id for claim in [*first, *second]}) == 3
+
+
 async def test_no_endpoint_gets_more_than_its_share_of_a_claim(
     own_db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID
 ) -> None:
@@ -244,7 +255,7 @@ async def test_a_resume_beside_the_parking_leaves_nothing_parked(
         connection = await driver(session)
         await connection.execute("UPDATE webhook_endpoints SET status = 'ENABLED' WHERE id = $1", endpoint.id)
         loading = asyncio.create_task(load(own_db, claims))
-        async with own_db.across("work") as watcher:
+        async with asyncio.timeout(20), own_db.across("work") as watcher:
             while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await connection.execute(

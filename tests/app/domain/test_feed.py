@@ -1,5 +1,4 @@
 """The feed against a real PostgreSQL and a real Redis: every reader gets 1..N, each once, whatever happens."""
-# ruff: noqa: S311
 
 from __future__ import annotations
 
@@ -217,19 +216,24 @@ async def test_one_failed_look_is_not_the_last(
 
 
 async def test_a_message_of_another_version_is_a_doubt_like_any_other(
-    here: Process, vault: Vault, cursors: Cursors, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+    database_url: str, vault: Vault, cursors: Cursors, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tenant_id = (await make_tenant()).tenant_id
     monkeypatch.setattr(feeds, "LOOK_EVERY", 1000)
-    async with aclosing(here.feed.follow(tenant_id, 0)) as batches:
-        await until(batches, 0)
-        await asyncio.sleep(0.2)
-        await commit(here.db, cursors, tenant_id)
-        text = b'{"tenant":"' + ids.show("ten", tenant_id).encode() + b'"}'
-        mac = events._message_mac(vault.bus_key, text).encode()
-        here.bell.ring(events.channel(tenant_id), text[:-1] + b',"mac":"' + mac + b'"}')
+    tenant_id = (await make_tenant()).tenant_id
+    text = b'{"tenant":"' + ids.show("ten", tenant_id).encode() + b'"}'
+    mac = events._message_mac(vault.bus_key, text).encode()
 
+    async with (
+        process(database_url, None, vault) as here,
+        aclosing(here.feed.follow(tenant_id, 0)) as batches,
+    ):
+        await until(batches, 0)
+        await commit(here.db, cursors, tenant_id)
+        here.bell.ring(events.channel(tenant_id), text[:-1] + b',"mac":"' + mac + b'"}')
         assert (await until(batches, 1)).position == 1
+
+        ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+        assert (await until(batches, 2)).position == 2
 
 
 async def test_another_tenants_events_are_not_in_the_feed(
