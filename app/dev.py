@@ -309,7 +309,7 @@ def _start_terminals(here: Installation) -> None:
     url = here.local_url + parts.path  # whatever the public URL is, these are here
     people = ["--employees", str(len(_NAMES))]
     pace = ["--devices", str(here.plan.devices), "--rate", "0.5", "--duration", "inf"]
-    command = ["simulate", "--url", url, *pace, *people]
+    command = ["simulate", "--url", url, *pace, *people, "--json"]
     here.children.append(asyncio.create_task(_keep_running(here, command), name="simulate"))
 
 

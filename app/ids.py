@@ -15,7 +15,8 @@ PREFIXES: Final[frozenset[str]] = frozenset(get_args(Prefix))
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
 _LENGTH: Final = 26
-# Two letters at a time: ids are printed once for every row of every page.
+# Three letters at a time and no loop: an id is printed several times for every punch there is.
+_TRIPLES: Final = [a + b + c for a in _ALPHABET for b in _ALPHABET for c in _ALPHABET]
 _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 
@@ -32,9 +33,12 @@ def new() -> UUID:
 
 def show(prefix: Prefix, value: UUID) -> str:
     """The id as the outside sees it."""
-    n = value.int
-    pairs = [_PAIRS[(n >> shift) & 1023] for shift in range(120, -1, -10)]
-    return f"{prefix}_{''.join(pairs)}"
+    n, t = value.int, _TRIPLES
+    high, low = n >> 60, n & 0xFFFFFFFFFFFFFFF
+    return (
+        f"{prefix}_{_PAIRS[high >> 60]}{t[high >> 45 & 32767]}{t[high >> 30 & 32767]}{t[high >> 15 & 32767]}"
+        f"{t[high & 32767]}{t[low >> 45]}{t[low >> 30 & 32767]}{t[low >> 15 & 32767]}{t[low & 32767]}"
+    )
 
 
 def read(prefix: Prefix, text: str) -> UUID:

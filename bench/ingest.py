@@ -2,7 +2,8 @@
 
 - floor: the same server that reads, parses and answers but stores nothing;
 - a commit per request: the same server without the queue in front of its transactions;
-- pgbench: 100 rows a transaction into the same table with the same indexes, by a C client without row-level security.
+- pgbench: 100 rows a transaction into the same tables with the same indexes, by a C client without row-level security;
+  once only the punches, once everything that an upload leaves behind.
 
 All share two cores with their clients, so only ratios within one run mean anything. Everything is in the transaction:
 punches, feed positions, events with their webhook bodies, deliveries of one matching endpoint per tenant.
@@ -29,14 +30,28 @@ from app.web.intake import Intake
 from bench.load import LoadResult, closed_loop
 from bench.stand import Stand, server, stand
 
-PGBENCH = """
-\\set base random(1, 2000000000)
-INSERT INTO punches (tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction,
-                     state_code, verify_mode, verify_code, buffered, raw)
+_PUNCHES = """INSERT INTO punches (tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at,
+    direction, state_code, verify_mode, verify_code, buffered, raw)
 SELECT '{tenant}'::uuid, uuid7(), '{device}'::uuid, (:base + n)::text, '2026-03-01 08:00:00', 'UTC',
-       '2026-03-01 08:00:00Z', now(), 0, 0, 3, 15, true, 'x'
-FROM generate_series(1, 100) AS n ON CONFLICT DO NOTHING;
-"""
+       '2026-03-01 08:00:00Z', now(), 0, 0, 3, 15, true, '\\x3031323334353637383930313233343536373839'
+FROM generate_series(1, 100) AS n ON CONFLICT DO NOTHING"""
+
+#: The punches alone, and all rows that an upload of 100 lines leaves behind.
+PGBENCH = {
+    "punches": f"\\set base random(1, 2000000000)\n{_PUNCHES};\n",
+    "all rows": f"""\\set base random(1, 2000000000)
+WITH fresh AS ({_PUNCHES} RETURNING id),
+head AS (UPDATE feed_heads SET position = position + 100 WHERE tenant_id = '{{tenant}}' RETURNING position),
+logged AS (
+    INSERT INTO events (tenant_id, position, id, type, body, created_at)
+    SELECT '{{tenant}}', head.position - 100 + n, uuid7(), 'punch.created', repeat('x', 720), now()
+    FROM head, generate_series(1, 100) AS n RETURNING position, id
+)
+INSERT INTO webhook_deliveries
+    (tenant_id, id, endpoint_id, position, event_id, event_type, status, attempt_count, due_at, created_at)
+SELECT '{{tenant}}', uuid7(), '{{endpoint}}', position, id, 'punch.created', 'PENDING', 0, now(), now() FROM logged;
+""",
+}
 
 
 class _Nothing(Intake):
@@ -94,15 +109,22 @@ async def measure(short: bool) -> list[dict[str, Any]]:
                     _row(f"1 line, 64 terminals, {label}: a commit per request", figures["ours"], figures["alone"]),
                     _late(f"1 line, 64 terminals, {label}: p99", results["ours"], results["floor"]),
                 ]
-            url = {"ours": [f"{ours}/d/{few[0].token}"]}
-            lines, pgbench = [], []
+            url = f"{ours}/d/{few[0].token}"
+            lines: list[float] = []
+            peers: dict[str, list[float]] = {name: [] for name in PGBENCH}
             for _ in range(rounds):
-                loaded = await closed_loop(url["ours"], terminals=32, lines=100, seconds=seconds, warmup=0.5)
+                loaded = await closed_loop(url, terminals=32, lines=100, seconds=seconds, warmup=0.5)
                 lines.append(loaded.lines / loaded.seconds)
-                pgbench.append(max([await _pgbench(rig, clients, seconds) for clients in (1, 4)]))
-            rows.append(
-                _row("100 lines, 32 terminals: pgbench, rows/s", statistics.median(lines), statistics.median(pgbench))
-            )
+                for name, script in PGBENCH.items():
+                    peers[name].append(max([await _pgbench(rig, script, clients, seconds) for clients in (1, 4)]))
+            rows += [
+                _row(
+                    f"100 lines, 32 terminals, rows/s: pgbench, {name}",
+                    statistics.median(lines),
+                    statistics.median(peer),
+                )
+                for name, peer in peers.items()
+            ]
     return rows
 
 
@@ -130,23 +152,24 @@ async def _endpoints(rig: Stand) -> None:
             session.add(Endpoint(tenant_id=tenant.id, url="http://127.0.0.1:9/", secret_sealed=b"x"))
 
 
-async def _pgbench(rig: Stand, clients: int, seconds: float) -> float:
-    """Rows per second of pgbench; the superuser passes row-level security by."""
+async def _pgbench(rig: Stand, script: str, clients: int, seconds: float) -> float:
+    """Punches per second of pgbench; the superuser passes row-level security by."""
     tenant = rig.tenants[0]
     async with rig.db.across("ingest", [tenant.id]) as connection:
         device = await connection.fetchval("SELECT id FROM devices LIMIT 1")
-    with tempfile.NamedTemporaryFile("w", suffix=".sql", delete=False) as script:
-        script.write(PGBENCH.format(tenant=tenant.id, device=device))
+        endpoint = await connection.fetchval("SELECT id FROM webhook_endpoints LIMIT 1")
+    with tempfile.NamedTemporaryFile("w", suffix=".sql", delete=False) as file:
+        file.write(script.format(tenant=tenant.id, device=device, endpoint=endpoint))
     url = rig.postgres.superuser_url.rsplit("/", 1)[0] + "/punchconnect"
     process = await asyncio.create_subprocess_exec(
         postgres_bin() / "pgbench",
-        *("-n", "-M", "prepared", "-c", str(clients), "-T", str(max(1, round(seconds))), "-f", script.name),
+        *("-n", "-M", "prepared", "-c", str(clients), "-T", str(max(1, round(seconds))), "-f", file.name),
         url,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     out, errors = await process.communicate()
-    Path(script.name).unlink()
+    Path(file.name).unlink()
     found = re.search(rb"tps = ([0-9.]+)", out)
     if found is None:
         raise RuntimeError(errors.decode())

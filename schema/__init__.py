@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import strawberry
 from graphql import GraphQLError
-from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from schema import types
-from schema.guards import Guards
+from schema.guards import Guards, Parsing, Validation
 from schema.mutations import Mutation
 from schema.queries import Query
 from schema.subscriptions import Subscription
 from schema.values import SCALARS
-
-#: Documents whose parsing and validation are remembered.
-DOCUMENTS_KEPT = 256
 
 
 class Schema(strawberry.Schema):
@@ -49,7 +45,7 @@ def build(*, sort: bool = False) -> Schema:
             types.WebhookDelivery,
             types.WebhookEndpoint,
         ],
-        extensions=[Guards, lambda: ParserCache(DOCUMENTS_KEPT), lambda: ValidationCache(DOCUMENTS_KEPT)],
+        extensions=[Guards, Parsing, Validation],
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
     )
 

@@ -1,7 +1,8 @@
-"""What a document may ask of us before it is even validated. The check is linear in the length of the document.
+"""What a document may ask of us before it is even validated, and which documents are remembered.
 
-Strawberry's own limiters follow every spread of a fragment again, so that twenty short fragments keep them busy for
-seconds. Here a fragment is measured once.
+The check is linear in the length of the document. Strawberry's own limiters follow every spread of a fragment again,
+so that twenty short fragments keep them busy for seconds; here a fragment is measured once. What is remembered is
+bounded in number and in length, since a document in memory takes some three hundred times its text.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from graphql import (
     OperationDefinitionNode,
     SelectionSetNode,
 )
-from strawberry.extensions import SchemaExtension
+from strawberry.extensions import ParserCache, SchemaExtension, ValidationCache
 
 from app.errors import AppError
 
@@ -30,6 +31,11 @@ MOST_TOKENS: Final = 5_000
 DEEPEST: Final = 20
 #: Fields that answer under one name, anywhere in the document: validation compares each with all others.
 MOST_NAMESAKES: Final = 200
+
+
+#: Documents whose parsing and validation are remembered, and the longest of them, in characters.
+DOCUMENTS_KEPT: Final = 128
+LONGEST_KEPT: Final = 4096
 
 
 class QueryTooComplex(AppError):
@@ -57,6 +63,37 @@ class Guards(SchemaExtension):
         if self.execution_context.graphql_document is not None:
             check(self.execution_context.graphql_document)
         yield
+
+
+class Parsing(ParserCache):
+    """Parses a short document once."""
+
+    def __init__(self) -> None:
+        super().__init__(DOCUMENTS_KEPT)
+
+    def on_parse(self) -> Iterator[None]:
+        if is_short(self.execution_context.query):
+            yield from super().on_parse()
+        else:
+            yield
+
+
+class Validation(ValidationCache):
+    """Validates a short document once."""
+
+    def __init__(self) -> None:
+        super().__init__(DOCUMENTS_KEPT)
+
+    def on_validate(self) -> Iterator[None]:
+        if is_short(self.execution_context.query):
+            yield from super().on_validate()
+        else:
+            yield
+
+
+def is_short(document: str | None) -> bool:
+    """Whether it may be remembered."""
+    return document is not None and len(document) <= LONGEST_KEPT
 
 
 def check(document: DocumentNode) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -132,6 +133,7 @@ class Cursors:
         return hmac.digest(self._key, b"feed" + tenant_id.bytes + place, hashlib.sha256)[:_CURSOR_MAC_BYTES]
 
 
+@lru_cache(maxsize=1024)  # one moment is written several times for each record of an upload
 def timestamp(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, ending in Z."""
     at = at if at.tzinfo is UTC else at.astimezone(UTC)
@@ -145,11 +147,16 @@ def write_body(event: Happening, cursor: str) -> bytes:
             "id": ids.show("evt", event.id),
             "type": event.type,
             "timestamp": timestamp(event.at),
-            "tenant_id": ids.show("ten", event.tenant_id),
+            "tenant_id": _tenant(event.tenant_id),
             "feed_cursor": cursor,
             "data": event.data,
         }
     )
+
+
+@lru_cache(maxsize=1024)
+def _tenant(tenant_id: UUID) -> str:
+    return ids.show("ten", tenant_id)
 
 
 async def after(connection: Connection, tenant_id: UUID, position: int, limit: int) -> list[Logged]:

@@ -78,6 +78,18 @@ class Process:
         """As for a deploy; the exit status."""
         return await self._end(signal.SIGTERM)
 
+    def freeze(self) -> None:
+        """Stop it in its tracks; its connections stay open and silent."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, sign: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(sign)
+
     async def _end(self, sign: signal.Signals) -> int:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):

@@ -60,7 +60,7 @@ class Subscriber:
         self._urls = [server.socket_url for server in servers]
         self._key = key
         self._restless = restless
-        self._rng = random.Random(11)  # noqa: S311
+        self._rng = random.Random(11)
         self.frames: list[Frame] = []
         self.cursor: str | None = None
         self.connections = 0

@@ -28,7 +28,7 @@ def free_port() -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", random.randint(20_000, 32_000)))  # noqa: S311
+            listener.bind(("127.0.0.1", random.randint(20_000, 32_000)))
         except OSError:
             listener.close()
             continue

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from graphql import get_introspection_query, parse
 
-from schema.guards import DEEPEST, MOST_NAMESAKES, MOST_TOKENS, Measure, measure
+from schema.guards import (
+    DEEPEST,
+    DOCUMENTS_KEPT,
+    LONGEST_KEPT,
+    MOST_NAMESAKES,
+    MOST_TOKENS,
+    Measure,
+    Parsing,
+    measure,
+)
 from tests.schema.conftest import Caller
 
 
@@ -80,3 +91,18 @@ async def test_tools_may_ask_for_the_schema(caller: Caller) -> None:
     data = await caller.ask(query)
 
     assert data["__schema"]["queryType"]["name"] == "Query"
+
+
+async def test_short_documents_are_remembered_and_long_ones_are_not(caller: Caller) -> None:
+    short, long = "{ __typename }".ljust(LONGEST_KEPT), "{ __typename }".ljust(LONGEST_KEPT + 1)
+    remembered: Any = Parsing().cached_parse_document
+
+    for document in (short, long, short, long):
+        assert await caller.ask(document) == {"__typename": "Query"}
+
+    before = remembered.cache_info()
+    await caller.ask(short)
+    await caller.ask(long)
+    after = remembered.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (1, 0)
+    assert after.maxsize == DOCUMENTS_KEPT

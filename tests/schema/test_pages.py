@@ -69,7 +69,7 @@ async def make_punches(
 async def test_pages_of_any_size_either_way_hold_every_punch_once_and_in_order(
     caller: Caller, db: Database, cursors: Cursors, seed: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     device = await make_device(db, caller.tenant_id)
     # Few minutes for many punches: whole pages share one instant, and only the ids tell them apart.
     minutes = [chance.randrange(chance.choice([1, 5, 40])) for _ in range(chance.randrange(2, 45))]
@@ -89,7 +89,7 @@ async def test_pages_of_any_size_either_way_hold_every_punch_once_and_in_order(
 async def test_what_was_there_at_the_start_is_seen_once_while_punches_arrive(
     caller: Caller, db: Database, cursors: Cursors, seed: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     device = await make_device(db, caller.tenant_id)
     there = await make_punches(db, cursors, caller.tenant_id, device, [chance.randrange(60) for _ in range(60)])
     done = asyncio.Event()

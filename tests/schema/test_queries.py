@@ -517,7 +517,9 @@ async def test_a_pull_begins_with_what_comes_unless_told_otherwise(
 
 
 async def test_a_pull_waits_for_news(caller: Caller, world: World, db: Database, cursors: Cursors) -> None:
-    waiting = asyncio.create_task(caller.ask("{ punchFeed(waitMs: 30000) { punches { id } } }"))
+    cursor = (await caller.ask("{ punchFeed { cursor } }"))["punchFeed"]["cursor"]
+    query = "query ($after: String) { punchFeed(after: $after, waitMs: 30000) { punches { id } } }"
+    waiting = asyncio.create_task(caller.ask(query, after=cursor))
     view = make_view(world.device.id, 9)
     await asyncio.sleep(0.2)
 

@@ -418,7 +418,7 @@ async def test_text_that_is_not_utf_8_is_1007(here: Served, client: Client) -> N
 
 
 async def test_nothing_that_is_sent_ends_without_a_reason(here: Served) -> None:
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     words = ["type", "id", "payload", "query", "subscribe", "complete", "ping", "connection_init", "{ hello }", "1", ""]
 
     def value(depth: int = 0) -> Any:

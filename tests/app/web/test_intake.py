@@ -238,7 +238,7 @@ async def test_many_tenants_through_two_processes_at_once_are_all_stored_in_dens
 ) -> None:
     devices = [await make_device(db, (await make_tenant()).tenant_id) for _ in range(12)]
     twin = Database(database_url)
-    randomly = random.Random(7)  # noqa: S311
+    randomly = random.Random(7)
 
     async with intake_on(db, cursors) as one, intake_on(twin, cursors) as two:
 
