@@ -255,7 +255,7 @@ def schema() -> None:
     """Print the GraphQL SDL."""
     from schema import sdl  # noqa: PLC0415  the other commands start without Strawberry
 
-    print(sdl())
+    print(sdl(), end="")
 
 
 async def _simulate(url: str, **plan: Any) -> simulator.Report:

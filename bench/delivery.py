@@ -56,7 +56,7 @@ def run(short: bool) -> list[dict[str, Any]]:
 
 async def measure(*, short: bool) -> list[dict[str, Any]]:
     """Short takes about 20 seconds."""
-    deliveries, rounds, seconds = (1_500, 2, 3) if short else (10_000, 3, 20)
+    deliveries, rounds, seconds = (1_000, 2, 2) if short else (10_000, 3, 20)
     async with stand() as rig, _receiver() as far:
         bench = await _Bench.prepare(rig, far)
         try:

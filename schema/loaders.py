@@ -34,6 +34,7 @@ class Loaders:
         self.employees_by_pin = self._by_key(employees.by_pins)
         self.punches = self._by_key(punches.by_ids)
         self.raw_punches = self._by_key(punches.raw_by_ids)
+        self.device_counts = self._by_key(devices.count_by_site)
         self.punch_counts = self._by_key(punches.count_by_device)
         self.rejected_records = self._by_key(records.rejected_by_ids)
         self.endpoints = self._by_key(endpoints.by_ids)

@@ -38,7 +38,17 @@ from app.domain.tables import now
 from app.domain.tenants import Plan
 from app.paging import Asked
 from protocol.adms.codes import Direction, VerifyMode
-from schema.connections import After, Before, Connection, First, Last, ask, connect
+from schema.connections import (
+    After,
+    Before,
+    Connection,
+    CountedConnection,
+    First,
+    Last,
+    ask,
+    connect,
+    connect_counted,
+)
 from schema.context import Context, Info
 from schema.fields import resolved
 from schema.inputs import PunchFilter, PunchOrder, WebhookDeliveryFilter
@@ -198,14 +208,18 @@ class Site(Node):
     @resolved("The devices of this site, the oldest first.")
     async def devices(
         self, info: Info, *, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
-    ) -> Connection[Device]:
+    ) -> CountedConnection[Device]:
         """Open to whoever sees the site."""
         context = info.context
         context.actor.may("devices:read")
         order = devices.BY_CREATED_AT.up
         asked = ask(context, f"site.devices {self.id}", order, devices.EVERY, (first, after, last, before))
         page = await context.loaders.devices_of_sites.load((self.key, asked))
-        return connect(context, asked, page, Device.of)
+
+        async def count() -> int:
+            return await context.loaders.device_counts.load(self.key) or 0
+
+        return connect_counted(context, asked, page, Device.of, count)
 
     @classmethod
     def of(cls, row: sites.Site) -> Site:

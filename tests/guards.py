@@ -273,6 +273,40 @@ GUARDS = (
         [('if row["fingerprint"] != wanted.fingerprint:', "if False:")],
         [AT_IDEMPOTENCY + "the_same_key_with_other_arguments_is_refused"],
     ),
+    Guard(
+        "a key does what its scopes say",
+        KEYS,
+        [("        if scope not in self.scopes:\n", "        if False:\n")],
+        [
+            AT_KEYS + "an_actor_without_the_scope_is_refused",
+            "tests/schema/test_mutations.py::test_each_mutation_asks_for_its_scope",
+        ],
+    ),
+    Guard(
+        "a key is never stronger than the one that makes it",
+        KEYS,
+        [
+            (
+                "if stronger := [scope for scope in key.scopes if scope not in actor.scopes]:",
+                "if stronger := list[str]():",
+            )
+        ],
+        [
+            AT_KEYS + "a_key_cannot_make_a_stronger_one",
+            "tests/schema/test_mutations.py::test_a_key_is_never_stronger_than_the_one_that_makes_it",
+        ],
+    ),
+    Guard(
+        "a socket says who it is before it asks",
+        "schema/socket.py",
+        [
+            (
+                '            self.end(TOO_EARLY, "subscribe came before connection_ack.")\n            return\n',
+                '            self.end(TOO_EARLY, "subscribe came before connection_ack.") if False else None\n',
+            )
+        ],
+        ["tests/schema/test_socket.py::test_subscribe_before_the_acknowledgement_is_4401"],
+    ),
     # ── what is not kept ─────────────────────────────────────────────────────────────────────────────
     Guard(
         "passwords are emptied",
@@ -327,6 +361,12 @@ GUARDS = (
         BINDINGS,
         [("PENDING_BOUND,\n    )", "10**9,\n    )")],
         [AT_ICLOCK + "strangers_beyond_the_bound_are_refused_without_being_listed"],
+    ),
+    Guard(
+        "a document has a depth",
+        "schema/guards.py",
+        [("    if size.depth > DEEPEST:\n", "    if False:\n")],
+        ["tests/schema/test_guards.py::test_the_deepest_that_is_run_is_run_and_one_deeper_is_not"],
     ),
     # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
     Guard(

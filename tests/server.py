@@ -54,7 +54,7 @@ class Server:
             uvicorn.Config(
                 self.application,
                 http="httptools",
-                ws="websockets-sansio",
+                ws="app.web.wire:Wire",
                 lifespan="on",
                 log_config=None,
                 access_log=False,

@@ -309,11 +309,15 @@ class Worker:
         """Without a bell, and should it break, the poll does."""
         if self._bell is None:
             return
-        with contextlib.suppress(BellStopped):
+        try:
             async with self._bell.listen(DELIVERIES) as listener:
                 while True:
                     await listener.heard()
                     self._rung.set()
+        except BellStopped:
+            pass
+        except Exception:
+            log.exception("worker_deaf")
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -186,6 +186,16 @@ async def count(session: Session, tenant_id: UUID, online_since: datetime, wante
     return await paging.count(session, _query(tenant_id, wanted, online_since))
 
 
+async def count_by_site(session: Session, tenant_id: UUID, site_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many devices each site has; a site without any is left out."""
+    rows = await (await driver(session)).fetch(
+        "SELECT site_id, count(*) FROM devices WHERE tenant_id = $1 AND site_id = ANY ($2::uuid[]) GROUP BY 1",
+        tenant_id,
+        list(site_ids),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 async def by_ids(session: Session, tenant_id: UUID, device_ids: Sequence[UUID]) -> dict[UUID, Device]:
     """Those of them that are the tenant's."""
     query = select(*_ROW).where(_ROW.tenant_id == tenant_id, paging.among(_ROW.id, device_ids))

@@ -341,3 +341,13 @@ async def test_a_total_counts_the_whole_filtered_list(caller: Caller, world: Wor
     assert data["all"] == {"totalCount": 4, "nodes": [{"name": "Gate"}]}
     assert data["some"] == {"totalCount": 3, "nodes": [{"name": "0"}, {"name": "1"}]}
     assert data["only"] == {"totalCount": 4}
+
+
+async def test_a_site_counts_its_own_devices(caller: Caller, world: World, db: Database) -> None:
+    await make_device(db, caller.tenant_id, site_id=world.site.id)
+    await make_device(db, caller.tenant_id)
+
+    data = await caller.ask("{ sites { nodes { devices(first: 1) { totalCount nodes { id } } } } }")
+
+    assert [site["devices"]["totalCount"] for site in data["sites"]["nodes"]] == [2]
+    assert len(data["sites"]["nodes"][0]["devices"]["nodes"]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -616,6 +617,41 @@ async def test_outcomes_are_counted(scene: Scene) -> None:
 
     assert counted("pending", "delivered") == [before[0] + 1, before[1] + 2]
     assert pool.IN_FLIGHT._value.get() == 0
+
+
+async def test_metrics_are_served_as_long_as_the_worker_runs(scene: Scene) -> None:
+    port, stop = free_port(), asyncio.Event()
+
+    working = asyncio.create_task(pool.work(scene.settings(), metrics_port=port, stop=stop))
+    said = await asyncio.wait_for(asyncio.to_thread(scrape, port), timeout=20)
+    stop.set()
+    await working
+
+    for name in ("attempts_total", "claim_seconds_count", "settle_seconds_count", "in_flight", "oldest_due_seconds"):
+        assert f"punchconnect_webhook_{name}" in said
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def free_port() -> int:
+    """Below those that outgoing connections take."""
+    for port in range(25_000, 32_768):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("No port is free.")
+
+
+def scrape(port: int) -> str:
+    """Once it is there."""
+    while True:
+        with (
+            contextlib.suppress(ConnectionRefusedError),
+            socket.create_connection(("127.0.0.1", port), 5) as connection,
+        ):
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            return connection.makefile().read()
+        time.sleep(0.05)
 
 
 def counted(*outcomes: str) -> list[float]:
