@@ -502,6 +502,24 @@ async def test_a_terminal_that_asks_too_often_is_refused_and_stores_nothing(
     assert await lines(db, customer.tenant_id) == [*punched[:4], TEN]
 
 
+async def test_when_too_much_waits_to_be_stored_the_next_upload_is_told_to_come_back(
+    db: Database, database_url: str, customer: Customer, device: Device
+) -> None:
+    target = customer.url(attlog(device.serial_number))
+    many = [f"{n}\t2026-03-02 09:00:00\t0\t1" for n in range(100)]
+    async with Server(database_url, ingest_queue=100) as server:
+        async with held(db, customer.tenant_id):
+            waiting = asyncio.create_task(server.post(target, body(*many)))
+            await until_blocked(db)
+            refused = await server.post(target, body(NINE))
+        stored = await waiting
+        again = await server.post(target, body(NINE))
+
+    assert (refused.status, refused.body) == (503, b"Try again.")
+    assert [answer.body for answer in (stored, again)] == [b"OK: 100", b"OK: 1"]
+    assert sorted(await lines(db, customer.tenant_id)) == sorted([*many, NINE])
+
+
 async def test_while_the_database_is_away_nothing_is_acknowledged() -> None:
     async with Server("postgresql://nobody:x@127.0.0.1:9/none") as server:
         answer = await server.post("/d/token/iclock/cdata?SN=A1&table=ATTLOG", body(NINE))
