@@ -108,6 +108,8 @@ def serve(*, host: str = "127.0.0.1", port: int = 8080, processes: int = 1) -> N
         timeout_graceful_shutdown=10,
         backlog=2048,
         server_header=False,
+        # Nobody's address is asked for, so no header may claim one.
+        proxy_headers=False,
         access_log=False,
         log_config=None,
     )

@@ -348,7 +348,10 @@ GUARDS = (
         "the ingest queue is bounded",
         INTAKE,
         [("if self._waiting and self._waiting + weight > self._bound:", "if False:")],
-        [AT_INTAKE + "a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty"],
+        [
+            AT_INTAKE + "a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty",
+            AT_ICLOCK + "when_too_much_waits_to_be_stored_the_next_upload_is_told_to_come_back",
+        ],
     ),
     Guard(
         "a terminal has a rate",

@@ -2,14 +2,13 @@
 
 The database is the queue. One loop claims what is due, as many as there are free slots or will be in a moment; each
 claim becomes a task that posts, with no connection and no transaction held meanwhile; one loop writes the results
-down, many at a time. What is
-under way has its lease renewed, and what a dead worker held is taken back by any other.
+down, many at a time. What is under way has its lease renewed, and what a dead worker held is taken back by any other.
 
 When PostgreSQL goes away, results wait in memory and nothing new is claimed. They are written once it is back, whether
 or not their leases lasted: the token says if they still count. What was lost with the process is sent again.
 
-Any number of workers may run, none is special. Which deliveries a worker takes is decided in `claim_deliveries` and by
-what `_claim` tells it; here, only that no endpoint gets more than half of the slots, so that one which hangs leaves the
+Any number of workers may run, none is special. Which deliveries a worker takes is decided in `claim_deliveries`, by
+what `_room` tells it; here, only that no endpoint gets more than half of the slots, so that one which hangs leaves the
 others the rest.
 """
 

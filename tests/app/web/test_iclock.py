@@ -511,13 +511,13 @@ async def test_when_too_much_waits_to_be_stored_the_next_upload_is_told_to_come_
         async with held(db, customer.tenant_id):
             waiting = asyncio.create_task(server.post(target, body(*many)))
             await until_blocked(db)
-            refused = await server.post(target, body(NINE))
+            refused = await server.post(target, body(TEN))
         stored = await waiting
-        again = await server.post(target, body(NINE))
+        again = await server.post(target, body(TEN))
 
     assert (refused.status, refused.body) == (503, b"Try again.")
     assert [answer.body for answer in (stored, again)] == [b"OK: 100", b"OK: 1"]
-    assert sorted(await lines(db, customer.tenant_id)) == sorted([*many, NINE])
+    assert sorted(await lines(db, customer.tenant_id)) == sorted([*many, TEN])
 
 
 async def test_while_the_database_is_away_nothing_is_acknowledged() -> None:
