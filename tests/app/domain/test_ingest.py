@@ -191,7 +191,7 @@ async def test_the_same_line_in_two_transactions_at_once_is_one_punch(
 async def test_a_twin_of_a_transaction_that_fails_takes_its_place(
     db: Database, cursors: Cursors, device: Device
 ) -> None:
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with db.across("ingest", [device.tenant_id]) as connection:
             await ingest.accept(connection, cursors, [punch(device, 1)])
             twin = asyncio.create_task(accept(db, cursors, punch(device, 1)))

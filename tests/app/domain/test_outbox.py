@@ -60,7 +60,7 @@ async def test_many_writers_at_once_leave_no_hole_and_no_double(
 async def test_a_transaction_that_fails_leaves_no_hole(db: Database, cursors: Cursors, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
 
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with db.across("ingest", [tenant_id]) as connection:
             await outbox.announce(connection, cursors, happenings(tenant_id, 3))
             raise ZeroDivisionError
