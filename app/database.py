@@ -44,11 +44,8 @@ UNAVAILABLE: Final = (
     PoolTimeout,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
 )
 #: What a transaction may simply be run again after.
@@ -144,6 +141,9 @@ class Database:
                     raise
         except UNAVAILABLE as exc:
             raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
+        except RuntimeError as exc:
+            _raise_if_lost(exc)
+            raise
 
     async def _connect(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -177,12 +177,21 @@ class Database:
             raise
         except UNAVAILABLE as exc:
             raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
+        except RuntimeError as exc:
+            _raise_if_lost(exc)
+            raise
 
 
 async def driver(session: Session) -> Connection:
     """The asyncpg connection under a session, in the same transaction: for verbs that speak SQL themselves."""
     raw = await (await session.connection()).get_raw_connection()
     return raw.driver_connection
+
+
+def _raise_if_lost(exc: RuntimeError) -> None:
+    """uvloop's way of saying that the connection was cut between two statements."""
+    if "the handler is closed" in str(exc):
+        raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
 
 
 async def _leave_as_it_is(_connection: Any) -> None:
