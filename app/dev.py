@@ -26,7 +26,6 @@ from rich.table import Table
 from app import ids, migrations
 from app.database import Database, driver
 from app.domain import devices, enrollments, roster, sites, tenants
-from app.domain.events import Cursors
 from app.embedded import EmbeddedPostgres, EmbeddedRedis
 from app.errors import AppError
 from app.settings import Settings
@@ -251,7 +250,7 @@ async def _furnish(here: Installation, db: Database) -> None:
         # Both or neither: a start cut short is made up for by the next one.
         async with db.write(tenant_id) as session:
             site_id = (await sites.create(session, tenant_id, "Main gate", "Africa/Casablanca")).id
-            await roster.upsert_all(session, Cursors(Vault(here.secret_key).cursor_key), tenant_id, people)
+            await roster.upsert_all(session, tenant_id, people)
     for number, serial in enumerate(serial_numbers(here.plan.devices), 1):
         if serial not in known:
             with contextlib.suppress(AppError):  # registered by hand meanwhile

@@ -51,8 +51,8 @@ class Application:
         self.feed = Feed(self.db, self.bell, self.cursors, self.vault.bus_key)
         self.keys = KeyRing(self.db, self.vault)
         ring = partial(outbox.ring, self.bell, self.vault.bus_key)
-        self.intake = Intake(self.db, self.cursors, ring, bound=settings.ingest_queue, batch=settings.ingest_batch)
-        self.iclock = Iclock(settings, self.db, self.vault, cursors=self.cursors, intake=self.intake, ring=ring)
+        self.intake = Intake(self.db, ring, bound=settings.ingest_queue, batch=settings.ingest_batch)
+        self.iclock = Iclock(settings, self.db, self.vault, intake=self.intake, ring=ring)
         self.graphql = GraphQLApi(
             Parts(settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys)
         )

@@ -107,7 +107,7 @@ class _Bench:
     async def happen(self, times: int) -> list[Logged]:
         happenings = [Happening(self.tenant_id, EventType.PUNCH_CREATED, DATA, ids.new(), now()) for _ in range(times)]
         async with self.rig.db.across("ingest", [self.tenant_id]) as connection:
-            return await outbox.announce(connection, self.cursors, happenings)
+            return await outbox.announce(connection, happenings)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:

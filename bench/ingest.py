@@ -66,7 +66,7 @@ class _Alone(Intake):
 
     async def submit(self, reading: Reading) -> None:
         async with self._db.across("ingest", [reading.device.tenant_id]) as connection:
-            logged = await ingest.accept(connection, self._cursors, [reading])
+            logged = await ingest.accept(connection, [reading])
         self._ring(logged)
 
 

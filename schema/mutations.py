@@ -292,7 +292,6 @@ class Mutation:
         async def approve(session: Session, actor: Actor) -> Done[devices.Device]:
             device, logged = await bindings.approve(
                 session,
-                context.cursors,
                 actor.tenant_id,
                 read_id("dev", input.id),
                 _device_changes(input),
@@ -326,7 +325,7 @@ class Mutation:
         """employees:write."""
 
         async def upsert(session: Session, actor: Actor) -> Done[employees.Employee]:
-            person, logged = await roster.upsert(session, info.context.cursors, actor.tenant_id, input.person())
+            person, logged = await roster.upsert(session, actor.tenant_id, input.person())
             return Done(person, _outcome(person.id), logged)
 
         return EmployeePayload.of(await _run(info, "employees:write", input, upsert, _by_id(employees.by_ids)))
@@ -337,7 +336,7 @@ class Mutation:
 
         async def upsert(session: Session, actor: Actor) -> Done[list[employees.Employee]]:
             wanted = [row.person() for row in input.employees]
-            people, logged = await roster.upsert_all(session, info.context.cursors, actor.tenant_id, wanted)
+            people, logged = await roster.upsert_all(session, actor.tenant_id, wanted)
             return Done(people, {"ids": [str(person.id) for person in people]}, logged)
 
         async def recall(session: Session, tenant_id: UUID, outcome: dict[str, Any]) -> list[employees.Employee]:
@@ -485,7 +484,7 @@ class Mutation:
 
         async def test(session: Session, actor: Actor) -> Done[deliveries.Delivery]:
             endpoint_id = read_id("whk", input.id)
-            delivery_id, logged = await outbox.send_test(session, info.context.cursors, actor.tenant_id, endpoint_id)
+            delivery_id, logged = await outbox.send_test(session, actor.tenant_id, endpoint_id)
             delivery = (await deliveries.by_ids(session, actor.tenant_id, [delivery_id]))[delivery_id]
             return Done(delivery, _outcome(delivery_id), logged)
 

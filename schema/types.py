@@ -34,6 +34,7 @@ from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
 from app.domain.employees import EmployeePrivilege
 from app.domain.endpoints import EndpointStatus
+from app.domain.events import webhook_body
 from app.domain.tables import now
 from app.domain.tenants import Plan
 from app.paging import Asked
@@ -641,7 +642,10 @@ class WebhookDelivery(Node):
     async def payload(self, info: Info) -> JSON:
         """The whole envelope."""
         body = await info.context.loaders.bodies.load(self.position)
-        return JSON(orjson.loads(body or b"null"))
+        if body is None:
+            return JSON(None)
+        cursor = info.context.cursors.write(info.context.actor.tenant_id, self.position)
+        return JSON(orjson.loads(webhook_body(body, cursor)))
 
     @resolved("Every try so far, the first one first.")
     async def attempts(self, info: Info) -> list[WebhookAttempt]:

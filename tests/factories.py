@@ -13,7 +13,7 @@ from app.database import Database
 from app.domain import outbox
 from app.domain.devices import Device, DeviceStatus
 from app.domain.endpoints import Endpoint, seal_secret
-from app.domain.events import Cursors, EventType, Happening, Logged
+from app.domain.events import EventType, Happening, Logged
 from app.domain.tenants import start_trial
 from app.vault import Vault
 from protocol import webhook
@@ -94,7 +94,7 @@ async def make_endpoint(
 
 
 async def happen(
-    db: Database, cursors: Cursors, tenant_id: UUID, times: int = 1, type: EventType = EventType.PUNCH_CREATED
+    db: Database, tenant_id: UUID, times: int = 1, type: EventType = EventType.PUNCH_CREATED
 ) -> list[Logged]:
     """Events, announced and committed, each owed to the endpoints that want it."""
     happenings = [
@@ -102,4 +102,4 @@ async def happen(
         for number in range(times)
     ]
     async with db.across("ingest", [tenant_id]) as connection:
-        return await outbox.announce(connection, cursors, happenings)
+        return await outbox.announce(connection, happenings)

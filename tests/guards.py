@@ -29,9 +29,10 @@ ROOMS = ("app", "schema", "protocol", "workers", "tests")
 PATIENCE = 300
 
 BINDINGS, ICLOCK, INTAKE = "app/domain/bindings.py", "app/web/iclock.py", "app/web/intake.py"
-EVENTS, INGEST, OUTBOX = "app/domain/events.py", "app/domain/ingest.py", "app/domain/outbox.py"
-DELIVERIES, KEYS, PUNCHES = "app/domain/deliveries.py", "app/domain/keys.py", "app/domain/punches.py"
+EVENTS, OUTBOX = "app/domain/events.py", "app/domain/outbox.py"
+DELIVERIES, KEYS = "app/domain/deliveries.py", "app/domain/keys.py"
 TABLES, ISOLATION = "app/migrations/versions/0001_tables.py", "app/migrations/versions/0002_isolation.py"
+LOG = "app/migrations/versions/0003_punches_and_events_in_one_call.py"
 
 AT_ICLOCK, AT_INTAKE = "tests/app/web/test_iclock.py::test_", "tests/app/web/test_intake.py::test_"
 AT_INGEST, AT_OUTBOX = "tests/app/domain/test_ingest.py::test_", "tests/app/domain/test_outbox.py::test_"
@@ -58,8 +59,8 @@ GUARDS = (
     # ── one punch, once ──────────────────────────────────────────────────────────────────────────────
     Guard(
         "dedupe: a record that is there is skipped",
-        PUNCHES,
-        [("    ON CONFLICT DO NOTHING\n", "")],
+        LOG,
+        [("                ON CONFLICT DO NOTHING\n", "")],
         [
             AT_INGEST + "a_resent_upload_is_one_punch_and_announces_nothing",
             AT_INGEST + "the_same_line_in_two_uploads_of_one_commit_is_one_punch",
@@ -119,38 +120,34 @@ GUARDS = (
         ],
     ),
     Guard(
-        "who has the PIN is asked again under the lock",
-        INGEST,
-        [("        employees |= await _employees(connection, stale)\n", "        pass\n")],
+        "dedupe: of an upload only what is new is announced",
+        LOG,
+        [("WHERE fresh[width_bucket(u.id, fresh)] = u.id;", "WHERE true;")],
+        [AT_INGEST + "the_same_line_in_two_uploads_of_one_commit_is_one_punch"],
+    ),
+    Guard(
+        "who has the PIN is asked under the lock",
+        LOG,
+        [("ORDER BY h.tenant_id FOR NO KEY UPDATE\n", "ORDER BY h.tenant_id\n")],
         [AT_INGEST + "a_person_enrolled_between_the_insert_and_the_head_is_found"],
     ),
     # ── one log ──────────────────────────────────────────────────────────────────────────────────────
     Guard(
         "heads are locked in one order",
-        OUTBOX,
-        [("ORDER BY h.tenant_id FOR NO KEY UPDATE OF h", "ORDER BY wanted.n FOR NO KEY UPDATE OF h")],
-        [AT_OUTBOX + "heads_are_locked_in_one_order_whatever_was_asked"],
-    ),
-    Guard(
-        "positions are dense",
-        OUTBOX,
-        [("SET position = h.position + w.n\n", "SET position = h.position + w.n + 1\n")],
+        LOG,
+        [("ORDER BY h.tenant_id FOR NO KEY UPDATE\n", "ORDER BY h.tenant_id DESC FOR NO KEY UPDATE\n")],
         [
-            AT_OUTBOX + "positions_follow_one_another_and_the_order_in_which_things_happened",
-            AT_OUTBOX + "many_writers_at_once_leave_no_hole_and_no_double",
+            AT_OUTBOX + "heads_are_locked_in_one_order_whatever_was_asked",
+            AT_INGEST + "heads_are_locked_in_one_order_whoever_comes_first_in_an_upload",
         ],
     ),
     Guard(
-        "heads are locked in one order, for punches",
-        PUNCHES,
-        [("ORDER BY h.tenant_id FOR NO KEY UPDATE OF h", "ORDER BY c.n FOR NO KEY UPDATE OF h")],
-        [AT_INGEST + "heads_are_locked_in_one_order_whoever_comes_first_in_an_upload"],
-    ),
-    Guard(
-        "positions are dense, for punches",
-        PUNCHES,
-        [("SET position = h.position + l.n FROM", "SET position = h.position + l.n + 1 FROM")],
+        "positions are dense",
+        LOG,
+        [("SET position = h.position + c.n\n", "SET position = h.position + c.n + 1\n")],
         [
+            AT_OUTBOX + "positions_follow_one_another_and_the_order_in_which_things_happened",
+            AT_OUTBOX + "many_writers_at_once_leave_no_hole_and_no_double",
             AT_INGEST + "a_resent_upload_is_one_punch_and_announces_nothing",
             AT_INTAKE + "many_tenants_through_two_processes_at_once_are_all_stored_in_dense_positions",
         ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, ISOLATION, OUTBOX, Guard
+from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, ISOLATION, LOG, Guard
 
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
 AT_SWEEPER, AT_DELIVERY = "tests/workers/test_sweeper.py::test_", "tests/workers/test_delivery.py::test_"
@@ -74,7 +74,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "parking: by the worker, not at the insert",
-        OUTBOX,
+        LOG,
         [
             (
                 "SELECT l.tenant_id, uuid7(), e.id, l.position, l.id, l.type, 'PENDING', 0, now(), now()\n",

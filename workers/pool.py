@@ -39,6 +39,7 @@ from app.database import CONFLICTS, Database
 from app.domain import deliveries
 from app.domain.addresses import AddressGuard
 from app.domain.deliveries import Claim, Job, Result
+from app.domain.events import Cursors
 from app.domain.outbox import DELIVERIES
 from app.errors import ServiceUnavailable
 from app.settings import Settings
@@ -88,6 +89,7 @@ class Worker:
         concurrency: int = 50,
     ) -> None:
         self._db, self._door, self._vault, self._bell = db, door, vault, bell
+        self._cursors = Cursors(vault.cursor_key)
         self._delays = settings.retry_delays
         self._lease = timedelta(seconds=settings.webhook_lease_seconds)
         #: How long after a claim or a renewal a post may begin: it then ends, or is renewed, within the lease.
@@ -204,7 +206,7 @@ class Worker:
     async def _load(self, claims: Sequence[Claim], begun: float) -> None:
         """Fetch what was claimed at `begun`. If that fails, the leases run out and it is claimed again."""
         async with self._db.across("work", _tenants(claims)) as connection:
-            jobs = await deliveries.load(connection, claims)
+            jobs = await deliveries.load(connection, self._cursors, claims)
         for job in jobs:
             self._waiting.setdefault(job.endpoint_id, deque()).append(job)
             self._begin_by[job.claim] = begun + self._patience

@@ -19,7 +19,7 @@ from app import ids
 from app.database import Connection, Session, driver
 from app.domain import devices, outbox, sites
 from app.domain.devices import Address, Device, DeviceStatus, SerialNumberTaken
-from app.domain.events import Cursors, EventType, Happening, Logged
+from app.domain.events import EventType, Happening, Logged
 from app.domain.ingest import KnownDevice
 from app.domain.punches import DeviceSnapshot
 from app.domain.tables import now
@@ -59,7 +59,7 @@ class Knock:
     logged: Sequence[Logged] = ()
 
 
-async def knock(connection: Connection, cursors: Cursors, tenant_id: UUID, serial: str, address: Address) -> Knock:
+async def knock(connection: Connection, tenant_id: UUID, serial: str, address: Address) -> Knock:
     """Find the device; bind one that the tenant registered; list a stranger as pending. Purpose "ingest"."""
     row = await connection.fetchrow(_FIND, tenant_id, serial, address.value)
     if row is None:
@@ -69,7 +69,7 @@ async def knock(connection: Connection, cursors: Cursors, tenant_id: UUID, seria
     snapshot = DeviceSnapshot(device_id, serial_number, name, site_id)
     if status == DeviceStatus.PENDING and registered and zone_name:
         known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind, muted)
-        return Knock(known, await _bind(connection, cursors, known, address))
+        return Knock(known, await _bind(connection, known, address))
     if status != DeviceStatus.ACTIVE or not bound or not zone_name:
         if not bound and sought != address:
             await connection.execute(
@@ -82,7 +82,7 @@ async def knock(connection: Connection, cursors: Cursors, tenant_id: UUID, seria
     return Knock(KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind, muted))
 
 
-async def _bind(connection: Connection, cursors: Cursors, known: KnownDevice, address: Address) -> list[Logged]:
+async def _bind(connection: Connection, known: KnownDevice, address: Address) -> list[Logged]:
     changed = await connection.execute(
         "UPDATE devices SET status = 'ACTIVE', bound_addresses = array_append(bound_addresses, $3), updated_at = now() "
         "WHERE tenant_id = $1 AND id = $2 AND status = 'PENDING'",
@@ -92,7 +92,7 @@ async def _bind(connection: Connection, cursors: Cursors, known: KnownDevice, ad
     )
     if changed == "UPDATE 0":  # a twin was quicker
         return []
-    return await outbox.announce(connection, cursors, [bound_event(known.tenant_id, known.device, known.zone.key)])
+    return await outbox.announce(connection, [bound_event(known.tenant_id, known.device, known.zone.key)])
 
 
 def bound_event(tenant_id: UUID, device: DeviceSnapshot, zone_name: str | None) -> Happening:
@@ -195,7 +195,6 @@ async def note(connection: Connection, contacts: Mapping[tuple[UUID, UUID], Cont
 
 async def approve(
     session: Session,
-    cursors: Cursors,
     tenant_id: UUID,
     device_id: UUID,
     changes: Mapping[str, Any],
@@ -228,4 +227,4 @@ async def approve(
     if zone is None and device.site_id is not None:
         zone = (await sites.get(session, tenant_id, device.site_id)).time_zone
     snapshot = DeviceSnapshot(device.id, device.serial_number, device.name, device.site_id)
-    return device, await outbox.announce(await driver(session), cursors, [bound_event(tenant_id, snapshot, zone)])
+    return device, await outbox.announce(await driver(session), [bound_event(tenant_id, snapshot, zone)])

@@ -33,6 +33,7 @@ from sqlmodel import Field, SQLModel
 
 from app import ids, paging
 from app.database import Connection, Session, driver
+from app.domain.events import Cursors, webhook_body
 from app.domain.tables import build, columns, instant, tenant_key, within_tenant
 from app.errors import AppError, InvalidInput
 
@@ -118,7 +119,7 @@ class Job:
     #: number, which a receiver may have seen, but nothing of the schedule.
     failures: int
     url: str
-    #: Byte for byte what was stored.
+    #: What was stored, with its cursor.
     body: bytes
     secret_sealed: bytes
     #: While the grace of a rotation lasts.
@@ -174,7 +175,7 @@ SELECT d.tenant_id, d.id, d.claim_token, d.endpoint_id, d.event_id, d.event_type
        CASE WHEN d.attempt_count > 1 THEN (
            SELECT count(*) FROM webhook_attempts a WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id
        ) ELSE 0 END,
-       e.url, (SELECT v.body FROM events v WHERE v.tenant_id = d.tenant_id AND v.position = d.position),
+       e.url, d.position, (SELECT v.body FROM events v WHERE v.tenant_id = d.tenant_id AND v.position = d.position),
        e.secret_sealed, CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_sealed END,
        e.status = 'ENABLED' AND e.deleted_at IS NULL
 FROM held d, LATERAL (
@@ -208,20 +209,31 @@ FROM shut WHERE d.tenant_id = shut.tenant_id AND d.id = shut.id AND d.claim_toke
 """
 
 
-async def load(connection: Connection, claims: Sequence[Claim]) -> list[Job]:
+async def load(connection: Connection, cursors: Cursors, claims: Sequence[Claim]) -> list[Job]:
     """What to send for these claims, the longest due first.
 
     One whose endpoint is paused is parked, one whose endpoint is disabled or deleted is cancelled; neither counts as
     an attempt. One whose token no longer matches is not ours and left out.
     """
     rows = await connection.fetch(_LOAD, *_columns(claims))
-    shut = [row for row in rows if not row[12]]
+    shut = [row for row in rows if not row[13]]
     if shut:
         await connection.execute(_HAND_BACK, *([row[n] for row in shut] for n in range(4)))
     return [
-        Job(Claim(*row[:3]), row[3], row[4], row[5], row[6], row[7], row[8], row[9].encode(), row[10], row[11])
+        Job(
+            Claim(*row[:3]),
+            row[3],
+            row[4],
+            row[5],
+            row[6],
+            row[7],
+            row[8],
+            webhook_body(row[10].encode(), cursors.write(row[0], row[9])),
+            row[11],
+            row[12],
+        )
         for row in rows
-        if row[12]
+        if row[13]
     ]
 
 

@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, Index, Select, or_, select
+import orjson
+from sqlalchemy import CheckConstraint, ColumnElement, Index, Select, event, or_, select
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
@@ -63,8 +64,26 @@ class Employee(SQLModel, table=True):
     external_id: str | None = None
     card_number: str | None = None
     privilege: str = EmployeePrivilege.USER
+    #: The person in the bodies of events, as JSON: written here once, not with each punch.
+    snapshot: str = ""
     created_at: datetime = instant()
     updated_at: datetime = instant()
+
+
+def shown(employee_id: UUID, name: str | None, external_id: str | None) -> dict[str, str | None]:
+    """A person in the body of an event."""
+    return {"id": ids.show("emp", employee_id), "name": name, "external_id": external_id}
+
+
+def snapshot(employee_id: UUID, name: str | None, external_id: str | None) -> str:
+    """The same as JSON."""
+    return orjson.dumps(shown(employee_id, name, external_id)).decode()
+
+
+@event.listens_for(Employee, "before_insert")
+@event.listens_for(Employee, "before_update")
+def _keep_snapshot(_mapper: Any, _connection: Any, employee: Employee) -> None:
+    employee.snapshot = snapshot(employee.id, employee.name, employee.external_id)
 
 
 @dataclass(frozen=True, slots=True)

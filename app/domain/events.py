@@ -64,12 +64,10 @@ class FeedHead(SQLModel, table=True):
 
     tenant_id: UUID = tenant_key()
     position: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    #: Counts changes of who has which PIN, so that ingest notices one that committed beside it.
-    roster: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
 class Event(SQLModel, table=True):
-    """One thing that happened. `body` is the webhook body, byte for byte."""
+    """One thing that happened. `body` is the webhook body but for its cursor, which `webhook_body` adds."""
 
     __tablename__: ClassVar[str] = "events"
     tenant_id: UUID = tenant_key(reference=False)
@@ -82,18 +80,26 @@ class Event(SQLModel, table=True):
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something to announce: not numbered yet. `data` is the webhook body's `data`, in JSON's types."""
+    """Something to announce: not numbered yet. `data` is the webhook body's `data`, in JSON's types.
+
+    Where `pin` is given, `EMPLOYEE` in the data stands for whoever has it once the event has its position.
+    """
 
     tenant_id: UUID
     type: EventType
     data: dict[str, Any]
     id: UUID
     at: datetime
+    pin: str | None = None
+
+
+#: In an event's data: the employee, whom the database puts there. JSON escapes this byte anywhere else.
+EMPLOYEE: Final = orjson.Fragment(b"\x01")
 
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """An event with its place in the tenant's log. `body` is the webhook body as JSON bytes."""
+    """An event with its place in the tenant's log. `body` is the webhook body as JSON bytes, without its cursor."""
 
     tenant_id: UUID
     position: int
@@ -143,18 +149,23 @@ def timestamp(at: datetime) -> str:
     return at.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def write_body(event: Happening, cursor: str) -> bytes:
-    """The webhook body: made once, stored, and sent as it is for ever."""
+def write_body(event: Happening) -> bytes:
+    """What is stored of an event: the webhook body without its cursor, as its position is not known yet."""
     return orjson.dumps(
         {
             "id": ids.show("evt", event.id),
             "type": event.type,
             "timestamp": timestamp(event.at),
             "tenant_id": _tenant(event.tenant_id),
-            "feed_cursor": cursor,
             "data": event.data,
         }
     )
+
+
+def webhook_body(stored: bytes, cursor: str) -> bytes:
+    """What is sent: the same bytes at every attempt, as long as the key that signs cursors is the same."""
+    head, data, rest = stored.partition(b',"data":')
+    return head + b',"feed_cursor":"' + cursor.encode() + b'"' + data + rest
 
 
 @lru_cache(maxsize=1024)
@@ -174,7 +185,7 @@ async def after(connection: Connection, tenant_id: UUID, position: int, limit: i
 
 
 async def bodies(connection: Connection, tenant_id: UUID, positions: Sequence[int]) -> dict[int, bytes]:
-    """The webhook bodies at these positions."""
+    """What is stored at these positions."""
     rows = await connection.fetch(
         "SELECT position, body FROM events WHERE tenant_id = $1 AND position = ANY ($2::bigint[])",
         tenant_id,

@@ -7,7 +7,7 @@ punches, then what is kept raw, then (last, under the feed heads) events and del
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 from app import ids
 from app.database import Connection
-from app.domain import outbox, punches
-from app.domain.events import Cursors, EventType, Happening, Logged
-from app.domain.punches import DeviceSnapshot, EmployeeSnapshot, PunchView
+from app.domain import punches
+from app.domain.events import Logged
+from app.domain.punches import DeviceSnapshot, PunchView
 from protocol.adms import clock, codes, records
 from protocol.adms.requests import Upload
 
@@ -138,47 +138,16 @@ def _columns(device: KnownDevice, log: records.AttLog) -> records.Columns | None
     return records.name_columns(log, device.announced_type, device.push_version) if len(log.extra) > 2 else None
 
 
-async def accept(connection: Connection, cursors: Cursors, readings: Sequence[Reading]) -> list[Logged]:
+async def accept(connection: Connection, readings: Sequence[Reading]) -> list[Logged]:
     """Write what was read; afterwards it is durable once the transaction commits. Returns the events, to ring with."""
     await _keep(connection, [(reading, kept) for reading in readings for kept in reading.kept])
     await _reject(connection, [(reading, line) for reading in readings for line in reading.rejected])
-    arrived = [(reading, punch) for reading in readings for punch in reading.punches]
+    arrived = [
+        (reading.device.tenant_id, reading.device.device, punch) for reading in readings for punch in reading.punches
+    ]
     if not arrived:
         return []
-    appended = await punches.append(connection, [(reading.device.tenant_id, punch) for reading, punch in arrived])
-    employees = appended.employees
-    new = [(reading, punch) for reading, punch in arrived if punch.id in employees]
-    if not new:
-        return []
-    # Somebody changed who has which PIN and committed between our look and our lock: look again, under the lock.
-    stale = [(reading.device.tenant_id, punch) for reading, punch in new if reading.device.tenant_id in appended.stale]
-    if stale:
-        employees |= await _employees(connection, stale)
-    happenings = [
-        Happening(
-            reading.device.tenant_id,
-            EventType.PUNCH_CREATED,
-            punches.snapshot(punch, reading.device.device, employees[punch.id]),
-            ids.new(),
-            reading.received_at,
-        )
-        for reading, punch in new
-    ]
-    return await outbox.append(connection, cursors, happenings, appended.heads)
-
-
-async def _employees(
-    connection: Connection, punched: Iterable[tuple[UUID, PunchView]]
-) -> dict[UUID, EmployeeSnapshot | None]:
-    pairs = list(punched)
-    rows = await connection.fetch(
-        "SELECT e.tenant_id, e.pin, e.id, e.name, e.external_id FROM employees e "
-        "JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[])) AS p (tenant_id, pin) USING (tenant_id, pin)",
-        [tenant_id for tenant_id, _ in pairs],
-        [punch.pin for _, punch in pairs],
-    )
-    found = {(row[0], row[1]): EmployeeSnapshot(row[2], row[3], row[4]) for row in rows}
-    return {punch.id: found.get((tenant_id, punch.pin)) for tenant_id, punch in pairs}
+    return await punches.append(connection, arrived)
 
 
 async def _keep(connection: Connection, kept: Sequence[tuple[Reading, Kept]]) -> None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
+import orjson
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -26,10 +27,10 @@ from sqlmodel import Field, SQLModel
 
 from app import ids, paging
 from app.database import Connection, Session, driver
+from app.domain import outbox
 from app.domain.devices import Device
 from app.domain.employees import Employee
-from app.domain.events import timestamp
-from app.domain.outbox import Head
+from app.domain.events import EMPLOYEE, EventType, Happening, Logged, timestamp, write_body
 from app.domain.tables import columns, instant, tenant_key, within_tenant
 from app.errors import AppError
 from protocol.adms.codes import Direction as PunchDirection
@@ -40,43 +41,10 @@ DIRECTIONS: Final = tuple(PunchDirection)
 VERIFY_MODES: Final = tuple(VerifyMode)
 _PLACES: Final = {name: place for names in (DIRECTIONS, VERIFY_MODES) for place, name in enumerate(names)}
 
-# Sorted by the whole unique key: two writers with the same records never wait for each other in a circle. Then, in the
-# same round trip, outbox's advance: the feed heads are locked in tenant order once every row is in. Whatever this
-# statement reads, people included, is as old as its beginning; `head` alone is as it is under the lock.
-_APPEND: Final = """
-WITH fresh AS (
-    INSERT INTO punches (
-        tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction, state_code,
-        verify_mode, verify_code, work_code, temperature_celsius, mask_worn, buffered, flags, raw
-    )
-    SELECT tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction, state_code,
-           verify_mode, verify_code, work_code, temperature_celsius, mask_worn, buffered,
-           string_to_array(flags, ','), raw
-    FROM unnest(
-        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamp[], $6::text[], $7::timestamptz[],
-        $8::timestamptz[], $9::smallint[], $10::integer[], $11::smallint[], $12::integer[], $13::text[],
-        $14::float8[], $15::boolean[], $16::boolean[], $17::text[], $18::bytea[]
-    ) AS p (
-        tenant_id, id, device_id, pin, local_time, time_zone, punched_at, received_at, direction, state_code,
-        verify_mode, verify_code, work_code, temperature_celsius, mask_worn, buffered, flags, raw
-    )
-    ORDER BY tenant_id, device_id, pin, local_time, state_code
-    ON CONFLICT DO NOTHING
-    RETURNING tenant_id, id, pin
-),
-counts AS MATERIALIZED (SELECT tenant_id, count(*) AS n FROM fresh GROUP BY tenant_id),
-locked AS MATERIALIZED (
-    SELECT h.tenant_id, c.n FROM feed_heads h JOIN counts c USING (tenant_id)
-    ORDER BY h.tenant_id FOR NO KEY UPDATE OF h
-),
-head AS (
-    UPDATE feed_heads h SET position = h.position + l.n FROM locked l WHERE h.tenant_id = l.tenant_id
-    RETURNING h.tenant_id, h.position, h.roster
+_APPEND: Final = (
+    "SELECT * FROM append_punches("
+    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
 )
-SELECT fresh.id, head.tenant_id, head.position, head.roster, seen.roster = head.roster, e.id, e.name, e.external_id
-FROM fresh JOIN head USING (tenant_id) JOIN feed_heads seen USING (tenant_id)
-LEFT JOIN employees e USING (tenant_id, pin)
-"""
 
 
 class Punch(SQLModel, table=True):
@@ -157,28 +125,15 @@ class DeviceSnapshot:
     site_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class EmployeeSnapshot:
-    """Whoever had the PIN when the event was made."""
-
-    id: UUID
-    name: str | None
-    external_id: str | None
-
-
-def snapshot(punch: PunchView, device: DeviceSnapshot, employee: EmployeeSnapshot | None) -> dict[str, Any]:
+def snapshot(
+    punch: PunchView, device: DeviceSnapshot, employee: Mapping[str, Any] | orjson.Fragment | None
+) -> dict[str, Any]:
     """The `data` of punch.created and punch.matched."""
     return {
         "id": ids.show("pun", punch.id),
         "pin": punch.pin,
         "device": _shown(device),
-        "employee": {
-            "id": ids.show("emp", employee.id),
-            "name": employee.name,
-            "external_id": employee.external_id,
-        }
-        if employee
-        else None,
+        "employee": employee,
         "punched_at": timestamp(punch.punched_at),
         "local_time": punch.local_time.isoformat(timespec="seconds"),
         "time_zone": punch.time_zone,
@@ -227,27 +182,27 @@ def read_snapshot(data: Mapping[str, Any]) -> PunchView:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What `append` did: who made each new punch, by its id, and the feed positions that it took for them.
+async def append(connection: Connection, arrived: Sequence[tuple[UUID, DeviceSnapshot, PunchView]]) -> list[Logged]:
+    """Insert the punches of many tenants, skip what is already there, announce what is new; the events, by tenant.
 
-    `stale` are tenants whose roster changed between the look at the people and the lock: look again, under the lock.
+    Takes the tenants' feed heads, so nothing that locks anything may follow.
     """
-
-    employees: dict[UUID, EmployeeSnapshot | None]
-    heads: dict[UUID, Head]
-    stale: frozenset[UUID]
-
-
-async def append(connection: Connection, punches: Sequence[tuple[UUID, PunchView]]) -> Appended:
-    """Insert the punches of many tenants, skip what is already there, and take positions for what is new.
-
-    Takes the tenants' feed heads, so nothing that locks anything may follow but `outbox.append`.
-    """
-    views = [punch for _, punch in punches]
-    rows = await connection.fetch(
+    views = [punch for _, _, punch in arrived]
+    happenings = [
+        Happening(
+            tenant_id,
+            EventType.PUNCH_CREATED,
+            snapshot(punch, device, EMPLOYEE),
+            ids.new(),
+            punch.received_at,
+            punch.pin,
+        )
+        for tenant_id, device, punch in arrived
+    ]
+    return await outbox.call(
+        connection,
         _APPEND,
-        [tenant_id for tenant_id, _ in punches],
+        [tenant_id for tenant_id, _, _ in arrived],
         [punch.id for punch in views],
         [punch.device_id for punch in views],
         [punch.pin for punch in views],
@@ -265,17 +220,10 @@ async def append(connection: Connection, punches: Sequence[tuple[UUID, PunchView
         [punch.buffered for punch in views],
         [",".join(punch.flags) for punch in views],
         [punch.raw for punch in views],
+        [happening.id for happening in happenings],
+        EventType.PUNCH_CREATED,
+        [write_body(happening).decode() for happening in happenings],
     )
-    employees: dict[UUID, EmployeeSnapshot | None] = {}
-    heads: dict[UUID, Head] = {}
-    stale: set[UUID] = set()
-    for punch_id, tenant_id, position, roster, current, employee_id, name, external_id in rows:
-        employees[punch_id] = EmployeeSnapshot(employee_id, name, external_id) if employee_id else None
-        if tenant_id not in heads:
-            heads[tenant_id] = Head(position, roster)
-            if not current:
-                stale.add(tenant_id)
-    return Appended(employees, heads, frozenset(stale))
 
 
 class PunchNotFound(AppError):

@@ -1,8 +1,7 @@
 """Who has which PIN, changed. A punch whose PIN finds its person later is announced again, as punch.matched.
 
-Uploads commit beside these changes. Both sides look after they hold the tenant's feed head: an upload that held it
-first is seen here, with its punches; one that comes later sees that `roster` has moved, and looks for the person again.
-So a punch and its person never miss each other.
+Uploads commit beside these changes. Both sides look once they hold the tenant's feed head: an upload that held it first
+is seen here, with its punches; one that comes later sees the person. So a punch and its person never miss each other.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from uuid import UUID
 from sqlmodel import select
 
 from app import ids, paging
-from app.database import Connection, Session, driver
+from app.database import Session, driver
 from app.domain import devices, outbox, punches, words
-from app.domain.employees import Employee, EmployeeNotFound, EmployeePrivilege, check_pin
-from app.domain.events import Cursors, EventType, Happening, Logged
-from app.domain.punches import DeviceSnapshot, EmployeeSnapshot
+from app.domain.employees import Employee, EmployeeNotFound, EmployeePrivilege, check_pin, shown, snapshot
+from app.domain.events import EventType, Happening, Logged
+from app.domain.punches import DeviceSnapshot
 from app.domain.tables import columns, now
 from app.errors import AppError, InvalidInput
 
@@ -39,15 +38,15 @@ class Person:
     changes: Mapping[str, Any]
 
 
-async def upsert(session: Session, cursors: Cursors, tenant_id: UUID, person: Person) -> tuple[Employee, list[Logged]]:
+async def upsert(session: Session, tenant_id: UUID, person: Person) -> tuple[Employee, list[Logged]]:
     """Create or change one person; ring with the events afterwards. PinInvalid, InvalidInput."""
     checked = Person(check_pin(person.pin), _checked(person.changes))
-    found, logged = await _write(session, cursors, tenant_id, [checked])
+    found, logged = await _write(session, tenant_id, [checked])
     return found[0], logged
 
 
 async def upsert_all(
-    session: Session, cursors: Cursors, tenant_id: UUID, people: Sequence[Person]
+    session: Session, tenant_id: UUID, people: Sequence[Person]
 ) -> tuple[list[Employee], list[Logged]]:
     """Create or change up to 1000 people, all or none; they come back in the same order.
 
@@ -64,7 +63,7 @@ async def upsert_all(
         except AppError as exc:
             exc.path = ("input", "employees", str(place), *exc.path[1:])
             raise
-    return await _write(session, cursors, tenant_id, list(checked.values()))
+    return await _write(session, tenant_id, list(checked.values()))
 
 
 async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:
@@ -75,12 +74,10 @@ async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:
     )
     if found is None:
         raise EmployeeNotFound(employee_id)
-    await _turn(connection, tenant_id)
+    await outbox.hold(connection, tenant_id)
 
 
-async def _write(
-    session: Session, cursors: Cursors, tenant_id: UUID, people: Sequence[Person]
-) -> tuple[list[Employee], list[Logged]]:
+async def _write(session: Session, tenant_id: UUID, people: Sequence[Person]) -> tuple[list[Employee], list[Logged]]:
     created, rows = await _rows(session, tenant_id, [person.pin for person in people])
     renamed = False
     for person in people:
@@ -94,10 +91,9 @@ async def _write(
     await session.flush()
     logged: list[Logged] = []
     if created or renamed:
-        connection = await driver(session)
-        await _turn(connection, tenant_id)
+        await outbox.hold(await driver(session), tenant_id)
         if created:
-            logged = await _match(session, cursors, tenant_id, {pin: rows[pin] for pin in created})
+            logged = await _match(session, tenant_id, {pin: rows[pin] for pin in created})
     return [rows[person.pin] for person in people], logged
 
 
@@ -112,13 +108,16 @@ async def _rows(session: Session, tenant_id: UUID, pins: Sequence[str]) -> tuple
     )
     created: set[str] = set()
     while True:
+        names = [ids.new() for _ in pins]
         fresh = await connection.fetch(
-            "INSERT INTO employees (tenant_id, id, pin, privilege, created_at, updated_at) "
-            "SELECT $1, id, pin, 'USER', now(), now() FROM unnest($2::uuid[], $3::text[]) AS e (id, pin) ORDER BY pin "
+            "INSERT INTO employees (tenant_id, id, pin, privilege, snapshot, created_at, updated_at) "
+            "SELECT $1, id, pin, 'USER', snapshot, now(), now() "
+            "FROM unnest($2::uuid[], $3::text[], $4::text[]) AS e (id, pin, snapshot) ORDER BY pin "
             "ON CONFLICT DO NOTHING RETURNING pin",
             tenant_id,
-            [ids.new() for _ in pins],
+            names,
             list(pins),
+            [snapshot(name, None, None) for name in names],
         )
         created |= {row[0] for row in fresh}
         found = await session.exec(query, execution_options={"populate_existing": True})
@@ -128,13 +127,7 @@ async def _rows(session: Session, tenant_id: UUID, pins: Sequence[str]) -> tuple
             return created, rows
 
 
-async def _turn(connection: Connection, tenant_id: UUID) -> None:
-    """Take the tenant's feed head, and say that who has which PIN has changed."""
-    await outbox.advance(connection, {tenant_id: 0})
-    await connection.execute("UPDATE feed_heads SET roster = roster + 1 WHERE tenant_id = $1", tenant_id)
-
-
-async def _match(session: Session, cursors: Cursors, tenant_id: UUID, people: Mapping[str, Employee]) -> list[Logged]:
+async def _match(session: Session, tenant_id: UUID, people: Mapping[str, Employee]) -> list[Logged]:
     """Announce the newest punches that waited for these people, the oldest of them first."""
     newest = paging.Asked(
         punches.Wanted(pins=tuple(people)), punches.BY_PUNCHED_AT.down, paging.Window(size=MOST_MATCHED)
@@ -149,21 +142,21 @@ async def _match(session: Session, cursors: Cursors, tenant_id: UUID, people: Ma
         data = punches.snapshot(
             punch,
             DeviceSnapshot(device.id, device.serial_number, device.name, device.site_id),
-            EmployeeSnapshot(person.id, person.name, person.external_id),
+            shown(person.id, person.name, person.external_id),
         )
         happenings.append(Happening(tenant_id, EventType.PUNCH_MATCHED, data, ids.new(), now()))
-    return await outbox.announce(await driver(session), cursors, happenings)
+    return await outbox.announce(await driver(session), happenings)
 
 
 def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
     checked = dict(changes)
-    for field, shown, longest in (
+    for field, argument, longest in (
         ("name", "name", 200),
         ("external_id", "externalId", 200),
         ("card_number", "cardNumber", 40),
     ):
         if field in checked:
-            checked[field] = words.optional_line(checked[field], shown, longest=longest)
+            checked[field] = words.optional_line(checked[field], argument, longest=longest)
     if "privilege" in checked:
         checked["privilege"] = EmployeePrivilege(checked["privilege"] or EmployeePrivilege.USER)
     return checked

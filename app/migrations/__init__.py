@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def _config(connection: Connection) -> Config:
     return config
 
 
-def _upgrade(connection: Connection) -> None:
-    command.upgrade(_config(connection), "head")
+def _upgrade(connection: Connection, revision: str) -> None:
+    command.upgrade(_config(connection), revision)
 
 
 def _check(connection: Connection) -> None:
@@ -40,9 +41,9 @@ async def _run(url: str, work: Any) -> None:
         await engine.dispose()
 
 
-async def upgrade(url: str) -> None:
-    """Bring the database at `url` (the owner's) to this version."""
-    await _run(url, _upgrade)
+async def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database at `url` (the owner's) to this version, or to an earlier one of the history."""
+    await _run(url, partial(_upgrade, revision=revision))
 
 
 async def check(url: str) -> None:

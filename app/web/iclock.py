@@ -23,7 +23,6 @@ from app.database import Database
 from app.domain import bindings, ingest
 from app.domain.bindings import Contact
 from app.domain.devices import Address
-from app.domain.events import Cursors
 from app.domain.ingest import KnownDevice
 from app.errors import ServiceUnavailable
 from app.settings import Settings
@@ -79,10 +78,8 @@ class _Believed:
 class Iclock:
     """The terminals' edge of one process."""
 
-    def __init__(
-        self, settings: Settings, db: Database, vault: Vault, *, cursors: Cursors, intake: Intake, ring: Ring
-    ) -> None:
-        self._db, self._vault, self._cursors = db, vault, cursors
+    def __init__(self, settings: Settings, db: Database, vault: Vault, *, intake: Intake, ring: Ring) -> None:
+        self._db, self._vault = db, vault
         self._intake, self._ring, self._settings = intake, ring, settings
         self._believed: OrderedDict[tuple[str, str], _Believed] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownDevice | None]] = {}
@@ -221,7 +218,7 @@ class Iclock:
             return None
         kind = Address.OWN if address else Address.SHARED
         async with self._db.across("ingest", [tenant_id]) as connection:
-            came = await bindings.knock(connection, self._cursors, tenant_id, serial, kind)
+            came = await bindings.knock(connection, tenant_id, serial, kind)
         self._ring(came.logged)
         return came.device
 

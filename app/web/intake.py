@@ -18,7 +18,7 @@ import structlog
 from app import telemetry
 from app.database import CONFLICTS, Database
 from app.domain import ingest
-from app.domain.events import Cursors, Logged
+from app.domain.events import Logged
 from app.domain.ingest import Reading
 from app.errors import ServiceUnavailable
 
@@ -34,10 +34,8 @@ Waiting = tuple[Reading, "asyncio.Future[None]"]
 class Intake:
     """One process's way into the log. `submit` returns once the upload is durable."""
 
-    def __init__(
-        self, db: Database, cursors: Cursors, ring: Ring, *, bound: int = 50_000, batch: int = 10_000, writers: int = 2
-    ) -> None:
-        self._db, self._cursors, self._ring = db, cursors, ring
+    def __init__(self, db: Database, ring: Ring, *, bound: int = 50_000, batch: int = 10_000, writers: int = 2) -> None:
+        self._db, self._ring = db, ring
         self._bound, self._batch, self._writers = bound, batch, writers
         self._queue: deque[Waiting] = deque()
         self._waiting = 0
@@ -124,7 +122,7 @@ class Intake:
         for last in (False,) * (_TRIES - 1) + (True,):
             try:
                 async with self._db.across("ingest", tenants) as connection:
-                    logged = await ingest.accept(connection, self._cursors, readings)
+                    logged = await ingest.accept(connection, readings)
             except CONFLICTS:
                 if last:
                     raise ServiceUnavailable("The upload could not be stored just now. Try again.") from None

@@ -60,6 +60,10 @@ FUNCTIONS = {
     "next_delivery_due()": "pc_worker",
 }
 
+#: function with its caller's rights -> the roles that may call it; none is named where anybody may
+VERBS = {"uuid7": set(), "log_events": {"pc_api", "pc_ingest"}, "append_punches": {"pc_ingest"}}
+VERBS_CALLERS = {"pc_api", "pc_ingest", "pc_feed", "pc_worker", "pc_lookup", "pc_ops", "pc_definer"}
+
 
 @pytest.fixture(scope="module")
 async def owner(database_url: str) -> AsyncIterator[asyncpg.Connection]:
@@ -177,7 +181,9 @@ async def test_what_runs_with_other_rights_is_narrow_and_closed_to_the_public(ow
 
     definers = {row["name"]: row for row in found if row["prosecdef"]}
     assert definers.keys() == FUNCTIONS.keys()
-    assert {row["name"] for row in found if not row["prosecdef"]} == {"uuid7()"}
+    callers = {row["name"].partition("(")[0]: set(row["acl"] or ()) for row in found if not row["prosecdef"]}
+    assert {name: {grant.partition(" ")[0] for grant in acl} & VERBS_CALLERS for name, acl in callers.items()} == VERBS
+    assert not any(grant.startswith("- ") for name in ("log_events", "append_punches") for grant in callers[name])
     for name, row in definers.items():
         assert row["owner"] == "pc_definer"
         assert row["proconfig"] == ["search_path=pg_catalog, public"]

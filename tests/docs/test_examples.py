@@ -94,7 +94,7 @@ def test_the_commands_on_a_page_do_what_it_says(page: Path, dev: Path, tmp_path:
     assert '"errors"' not in shown
     assert not re.search(r'"userErrors": ?\[\{', shown)
     if page == ROOT / "README.md":
-        assert len(re.findall(r'"localTime":"[^"]+","direction":"CHECK_', shown)) == 2
+        assert len(re.findall(r'"localTime":"[^"]+","direction":"(?:CHECK|BREAK)_', shown)) == 2
         assert len(re.findall(r"^whsec_[A-Za-z0-9+/]{43}=$", shown, re.MULTILINE)) == 1
         assert shown.count("OK: 1") == 2
 

@@ -22,9 +22,9 @@ import orjson
 import pytest
 from graphql import parse, validate
 
-from app import ids
-from app.database import Database, driver
-from app.domain import devices, keys, tenants
+from app.database import Database
+from app.domain import devices, keys, roster, tenants
+from app.domain.roster import Person
 from app.embedded import EmbeddedRedis
 from app.simulator import Link
 from app.vault import Vault
@@ -158,13 +158,7 @@ async def _world(db: Database, vault: Vault) -> World:
         await keys.add(connection, key)
     async with db.write(created.tenant.id) as session:
         await devices.register(session, created.tenant.id, SERIAL, name="Front door", time_zone="UTC")
-        connection = await driver(session)
-        await connection.execute(
-            "INSERT INTO employees (tenant_id, id, pin, name, privilege, created_at, updated_at) "
-            "VALUES ($1, $2, '101', 'Zoë <b>Çelik</b>', 'USER', now(), now())",
-            created.tenant.id,
-            ids.new(),
-        )
+        await roster.upsert(session, created.tenant.id, Person("101", {"name": "Zoë <b>Çelik</b>"}))
     return World(secret, f"/d/{created.enrollment_token}")
 
 

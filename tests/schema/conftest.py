@@ -138,6 +138,6 @@ async def caller(make_caller: MakeCaller) -> Caller:
 
 
 @pytest.fixture
-async def world(db: Database, vault: Vault, cursors: Cursors, caller: Caller) -> World:
+async def world(db: Database, vault: Vault, caller: Caller) -> World:
     """One of everything in the caller's tenant."""
-    return await make_world(db, vault, cursors, caller.tenant_id)
+    return await make_world(db, vault, caller.tenant_id)

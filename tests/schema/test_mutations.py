@@ -13,7 +13,6 @@ from app import ids
 from app.broadcast import Bell
 from app.database import Database
 from app.domain import events, keys, outbox
-from app.domain.events import Cursors
 from app.vault import Vault
 from schema import schema
 from tests.factories import make_device, make_endpoint
@@ -403,10 +402,8 @@ async def test_a_replay_of_what_is_gone_answers_without_it(caller: Caller) -> No
     assert done == {"site": None, "userErrors": [], "idempotentReplay": True}
 
 
-async def test_what_is_committed_is_rung_out(
-    db: Database, vault: Vault, cursors: Cursors, bell: Bell, caller: Caller
-) -> None:
-    world = await make_world(db, vault, cursors, caller.tenant_id)
+async def test_what_is_committed_is_rung_out(db: Database, vault: Vault, bell: Bell, caller: Caller) -> None:
+    world = await make_world(db, vault, caller.tenant_id)
     named = await ids_of(db, vault, world)
     approve = next(case for case in CASES if case.field == "deviceApprove")
     retry = next(case for case in CASES if case.field == "webhookDeliveryRetry")

@@ -15,7 +15,6 @@ from app import ids
 from app.database import Database
 from app.domain.devices import Device
 from app.domain.employees import Employee
-from app.domain.events import Cursors
 from app.domain.sites import Site
 from app.vault import Vault
 from tests.factories import make_device, make_endpoint
@@ -51,9 +50,7 @@ async def read_all(caller: Caller, query: str, size: int, *, backward: bool = Fa
         cursor = info["startCursor" if backward else "endCursor"]
 
 
-async def make_punches(
-    db: Database, cursors: Cursors, tenant_id: UUID, device: Device, minutes: list[int]
-) -> list[str]:
+async def make_punches(db: Database, tenant_id: UUID, device: Device, minutes: list[int]) -> list[str]:
     """One punch for each minute, received in the order given; their ids."""
     views = [
         replace(
@@ -61,19 +58,19 @@ async def make_punches(
         )
         for number, minute in enumerate(minutes)
     ]
-    await add_punches(db, cursors, tenant_id, device, views)
+    await add_punches(db, tenant_id, device, views)
     return [ids.show("pun", view.id) for view in views]
 
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_pages_of_any_size_either_way_hold_every_punch_once_and_in_order(
-    caller: Caller, db: Database, cursors: Cursors, seed: int
+    caller: Caller, db: Database, seed: int
 ) -> None:
     chance = random.Random(seed)
     device = await make_device(db, caller.tenant_id)
     # Few minutes for many punches: whole pages share one instant, and only the ids tell them apart.
     minutes = [chance.randrange(chance.choice([1, 5, 40])) for _ in range(chance.randrange(2, 45))]
-    names = await make_punches(db, cursors, caller.tenant_id, device, minutes)
+    names = await make_punches(db, caller.tenant_id, device, minutes)
     field = chance.choice(["PUNCHED_AT", "RECEIVED_AT"])
     key = minutes if field == "PUNCHED_AT" else [number // 2 for number in range(len(minutes))]
     up = [name for _, name in sorted(zip(key, names, strict=True))]
@@ -87,11 +84,11 @@ async def test_pages_of_any_size_either_way_hold_every_punch_once_and_in_order(
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_was_there_at_the_start_is_seen_once_while_punches_arrive(
-    caller: Caller, db: Database, cursors: Cursors, seed: int
+    caller: Caller, db: Database, seed: int
 ) -> None:
     chance = random.Random(seed)
     device = await make_device(db, caller.tenant_id)
-    there = await make_punches(db, cursors, caller.tenant_id, device, [chance.randrange(60) for _ in range(60)])
+    there = await make_punches(db, caller.tenant_id, device, [chance.randrange(60) for _ in range(60)])
     done = asyncio.Event()
 
     async def arrive() -> int:
@@ -99,7 +96,7 @@ async def test_what_was_there_at_the_start_is_seen_once_while_punches_arrive(
         while not done.is_set():
             count += 1
             view = make_view(device.id, chance.randrange(60), pin=f"late-{count}")
-            await add_punches(db, cursors, caller.tenant_id, device, [view])
+            await add_punches(db, caller.tenant_id, device, [view])
         return count
 
     arriving = asyncio.create_task(arrive())
@@ -112,24 +109,22 @@ async def test_what_was_there_at_the_start_is_seen_once_while_punches_arrive(
     assert set(there) <= set(seen)
 
 
-async def test_the_head_is_refreshed_by_asking_before_the_first_cursor(
-    caller: Caller, db: Database, cursors: Cursors
-) -> None:
+async def test_the_head_is_refreshed_by_asking_before_the_first_cursor(caller: Caller, db: Database) -> None:
     device = await make_device(db, caller.tenant_id)
-    await make_punches(db, cursors, caller.tenant_id, device, [1, 2, 3])
+    await make_punches(db, caller.tenant_id, device, [1, 2, 3])
     page = (await caller.ask(PUNCHES, first=2))["list"]
     view = make_view(device.id, 4, pin="new")
 
-    await add_punches(db, cursors, caller.tenant_id, device, [view])
+    await add_punches(db, caller.tenant_id, device, [view])
 
     fresh = (await caller.ask(PUNCHES, last=100, before=page["pageInfo"]["startCursor"]))["list"]
     assert fresh["nodes"] == [{"id": ids.show("pun", view.id)}]
     assert (fresh["pageInfo"]["hasNextPage"], fresh["pageInfo"]["hasPreviousPage"]) == (True, False)
 
 
-async def test_between_two_cursors_lies_what_lies_between(caller: Caller, db: Database, cursors: Cursors) -> None:
+async def test_between_two_cursors_lies_what_lies_between(caller: Caller, db: Database) -> None:
     device = await make_device(db, caller.tenant_id)
-    names = (await make_punches(db, cursors, caller.tenant_id, device, list(range(6))))[::-1]
+    names = (await make_punches(db, caller.tenant_id, device, list(range(6))))[::-1]
     marks = [edge["cursor"] for edge in (await caller.ask(PUNCHES))["list"]["edges"]]
 
     between = (await caller.ask(PUNCHES, after=marks[0], before=marks[4]))["list"]
@@ -145,11 +140,9 @@ async def test_between_two_cursors_lies_what_lies_between(caller: Caller, db: Da
         assert (page["pageInfo"]["hasNextPage"], page["pageInfo"]["hasPreviousPage"]) == (True, True)
 
 
-async def test_fifty_come_unless_asked_otherwise_and_none_when_asked_for_none(
-    caller: Caller, db: Database, cursors: Cursors
-) -> None:
+async def test_fifty_come_unless_asked_otherwise_and_none_when_asked_for_none(caller: Caller, db: Database) -> None:
     device = await make_device(db, caller.tenant_id)
-    await make_punches(db, cursors, caller.tenant_id, device, list(range(51)))
+    await make_punches(db, caller.tenant_id, device, list(range(51)))
 
     usual = (await caller.ask(PUNCHES))["list"]
     nulls = (await caller.ask(PUNCHES, first=None, after=None, last=None, before=None, order=None, filter=None))["list"]
@@ -305,11 +298,9 @@ async def test_every_other_list_is_cut_into_pages_too(  # noqa: PLR0917
         assert found == sorted(found, reverse=field == "webhookDeliveries")
 
 
-async def test_lists_inside_a_list_have_pages_of_their_own(
-    caller: Caller, db: Database, cursors: Cursors, world: World
-) -> None:
+async def test_lists_inside_a_list_have_pages_of_their_own(caller: Caller, db: Database, world: World) -> None:
     second = await make_device(db, caller.tenant_id, name="Back door")
-    names = (await make_punches(db, cursors, caller.tenant_id, second, list(range(5))))[::-1]
+    names = (await make_punches(db, caller.tenant_id, second, list(range(5))))[::-1]
     third = await make_device(db, caller.tenant_id, name="Unused")
     query = f"query ($after: String) {{ devices {{ nodes {{ id punches(first: 2, after: $after) {{ {PAGE} }} }} }} }}"
 

@@ -11,7 +11,7 @@ import pytest
 from app import ids
 from app.database import Database
 from app.domain.employees import Employee
-from app.domain.events import Cursors, timestamp
+from app.domain.events import timestamp
 from schema.types import legible
 from tests.factories import make_device
 from tests.schema.conftest import PUBLIC_URL, Caller, MakeCaller
@@ -413,10 +413,10 @@ async def test_a_filter_lets_through_what_meets_every_condition(
 
 
 async def test_a_filter_knows_devices_sites_and_employees_by_their_ids(
-    caller: Caller, world: World, db: Database, cursors: Cursors
+    caller: Caller, world: World, db: Database
 ) -> None:
     other = await make_device(db, caller.tenant_id)
-    await add_punches(db, cursors, caller.tenant_id, other, [make_view(other.id, 9, pin="0042")])
+    await add_punches(db, caller.tenant_id, other, [make_view(other.id, 9, pin="0042")])
     query = "query ($filter: PunchFilter) { punches(filter: $filter) { nodes { device { id } pin } } }"
     here, there = ids.show("dev", world.device.id), ids.show("dev", other.id)
 
@@ -516,14 +516,14 @@ async def test_a_pull_begins_with_what_comes_unless_told_otherwise(
     assert data["punchFeed"] == {"punches": [], "caughtUp": True, "previousCursor": None}
 
 
-async def test_a_pull_waits_for_news(caller: Caller, world: World, db: Database, cursors: Cursors) -> None:
+async def test_a_pull_waits_for_news(caller: Caller, world: World, db: Database) -> None:
     cursor = (await caller.ask("{ punchFeed { cursor } }"))["punchFeed"]["cursor"]
     query = "query ($after: String) { punchFeed(after: $after, waitMs: 30000) { punches { id } } }"
     waiting = asyncio.create_task(caller.ask(query, after=cursor))
     view = make_view(world.device.id, 9)
     await asyncio.sleep(0.2)
 
-    await add_punches(db, cursors, caller.tenant_id, world.device, [view])
+    await add_punches(db, caller.tenant_id, world.device, [view])
 
     assert (await waiting)["punchFeed"]["punches"] == [{"id": ids.show("pun", view.id)}]
 

@@ -12,7 +12,6 @@ from sqlalchemy import event
 
 from app.database import Database
 from app.domain.employees import Employee
-from app.domain.events import Cursors
 from app.domain.sites import Site
 from app.vault import Vault
 from tests.factories import make_device, make_endpoint
@@ -62,7 +61,7 @@ def counted(db: Database) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-async def crowd(caller: Caller, db: Database, vault: Vault, cursors: Cursors) -> Caller:
+async def crowd(caller: Caller, db: Database, vault: Vault) -> Caller:
     """A tenant with a hundred of everything."""
     sites = [Site(tenant_id=caller.tenant_id, name=f"{n}", time_zone="UTC") for n in range(100)]
     people = [Employee(tenant_id=caller.tenant_id, pin=f"{n}") for n in range(100)]
@@ -72,19 +71,19 @@ async def crowd(caller: Caller, db: Database, vault: Vault, cursors: Cursors) ->
     for number in range(100):
         device = await make_device(db, caller.tenant_id, site_id=sites[number].id, time_zone=None)
         view = make_view(device.id, number, pin=f"{number}")
-        await add_punches(db, cursors, caller.tenant_id, device, [view])
+        await add_punches(db, caller.tenant_id, device, [view])
         if number < 99:
             await make_endpoint(db, vault, caller.tenant_id, event_types=["webhook.test"])
     return caller
 
 
 @pytest.fixture
-async def busy(caller: Caller, db: Database, cursors: Cursors, database_url: str) -> Caller:
+async def busy(caller: Caller, db: Database, database_url: str) -> Caller:
     """A tenant with punches enough for PostgreSQL to prefer an index, and to know it."""
     for _ in range(4):
         device = await make_device(db, caller.tenant_id)
         views = [make_view(device.id, number, pin=f"{number % 20}") for number in range(1000)]
-        await add_punches(db, cursors, caller.tenant_id, device, views)
+        await add_punches(db, caller.tenant_id, device, views)
     owner = await asyncpg.connect(database_url)
     await owner.execute("ANALYZE punches")
     await owner.close()

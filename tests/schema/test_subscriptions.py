@@ -49,7 +49,7 @@ class Served:
     async def punch(self, tenant_id: UUID, device: Device, *numbers: int, pin: str = "7") -> list[str]:
         """Punches of some minutes after nine, committed and rung; their PINs say which."""
         views = [make_view(device.id, number, pin=f"{pin}{number}") for number in numbers]
-        logged = await add_punches(self.parts.db, self.parts.cursors, tenant_id, device, views)
+        logged = await add_punches(self.parts.db, tenant_id, device, views)
         outbox.ring(self.parts.bell, self.parts.vault.bus_key, logged)
         return [view.pin for view in views]
 
@@ -285,7 +285,7 @@ async def test_a_batch_waits_for_postgresql_and_is_not_lost(
         first = await batch(client)
 
         # Committed, and heard of only when the rest of it cannot be read.
-        logged = await add_punches(here.parts.db, here.parts.cursors, tenant_id, device, [make_view(device.id)])
+        logged = await add_punches(here.parts.db, tenant_id, device, [make_view(device.id)])
         await asyncio.to_thread(postgres.stop, "immediate")
         outbox.ring(here.parts.bell, vault.bus_key, logged)
         await client.send({"type": "ping"})

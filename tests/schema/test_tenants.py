@@ -9,7 +9,6 @@ import pytest
 from app import ids
 from app.database import Database
 from app.domain import keys
-from app.domain.events import Cursors
 from app.vault import Vault
 from schema import schema
 from tests.schema.conftest import Caller, MakeCaller
@@ -53,12 +52,11 @@ async def test_an_id_of_another_tenant_gives_exactly_what_a_made_up_id_gives(  #
     make_caller: MakeCaller,
     db: Database,
     vault: Vault,
-    cursors: Cursors,
     field: str,
     prefix: ids.Prefix,
 ) -> None:
     stranger = await make_caller()
-    await make_world(db, vault, cursors, stranger.tenant_id)
+    await make_world(db, vault, stranger.tenant_id)
     theirs = (await _ids(caller, world))[prefix]
     made_up = ids.show(prefix, ids.new())
     query = f"query ($id: ID!) {{ answer: {field} }}"

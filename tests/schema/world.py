@@ -10,12 +10,12 @@ from uuid import UUID
 
 from app import ids
 from app.database import Database
-from app.domain import outbox, punches
+from app.domain import punches
 from app.domain.deliveries import Attempt, Delivery
 from app.domain.devices import Device
 from app.domain.employees import Employee
 from app.domain.endpoints import Endpoint
-from app.domain.events import Cursors, EventType, Happening, Logged
+from app.domain.events import Logged
 from app.domain.punches import DeviceSnapshot, PunchView
 from app.domain.records import RejectedRecord
 from app.domain.sites import Site
@@ -65,27 +65,14 @@ def make_view(device_id: UUID, number: int = 0, **fields: Any) -> PunchView:
     return replace(view, **fields)
 
 
-async def add_punches(
-    db: Database, cursors: Cursors, tenant_id: UUID, device: Device, views: Sequence[PunchView]
-) -> list[Logged]:
+async def add_punches(db: Database, tenant_id: UUID, device: Device, views: Sequence[PunchView]) -> list[Logged]:
     """Punches of one device, committed and announced."""
     seen = DeviceSnapshot(device.id, device.serial_number, device.name, device.site_id)
     async with db.across("ingest", [tenant_id]) as connection:
-        appended = await punches.append(connection, [(tenant_id, view) for view in views])
-        happenings = [
-            Happening(
-                tenant_id,
-                EventType.PUNCH_CREATED,
-                punches.snapshot(view, seen, appended.employees[view.id]),
-                ids.new(),
-                view.received_at,
-            )
-            for view in views
-        ]
-        return await outbox.append(connection, cursors, happenings, appended.heads)
+        return await punches.append(connection, [(tenant_id, seen, view) for view in views])
 
 
-async def make_world(db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID) -> World:
+async def make_world(db: Database, vault: Vault, tenant_id: UUID) -> World:
     """One of everything."""
     site = Site(tenant_id=tenant_id, name="Casablanca", time_zone="Africa/Casablanca")
     employee = Employee(
@@ -103,7 +90,7 @@ async def make_world(db: Database, vault: Vault, cursors: Cursors, tenant_id: UU
         make_view(device.id, 1, direction=Direction.CHECK_OUT, state_code=1),
         make_view(device.id, 2, pin="7", buffered=True, verify_mode=VerifyMode.CARD),
     ]
-    await add_punches(db, cursors, tenant_id, device, views)
+    await add_punches(db, tenant_id, device, views)
     rejected = RejectedRecord(
         tenant_id=tenant_id,
         device_id=device.id,

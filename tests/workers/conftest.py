@@ -53,7 +53,7 @@ class Scene:
         self, times: int = 1, type: EventType = EventType.PUNCH_CREATED, *, tenant_id: UUID | None = None
     ) -> list[Logged]:
         """So many events of the tenant, committed; nobody rings."""
-        return await factories.happen(self.db, self.cursors, tenant_id or self.tenant_id, times, type)
+        return await factories.happen(self.db, tenant_id or self.tenant_id, times, type)
 
     def settings(self, **changes: Any) -> Settings:
         """Those of a worker in a hurry."""

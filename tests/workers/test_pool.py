@@ -22,7 +22,7 @@ from app.broadcast import Bell
 from app.domain import deliveries
 from app.domain.deliveries import DeliveryStatus, Result
 from app.domain.endpoints import Endpoint
-from app.domain.events import Cursors, EventType
+from app.domain.events import Cursors, EventType, webhook_body
 from app.domain.outbox import DELIVERIES
 from app.embedded import EmbeddedPostgres
 from app.errors import ServiceUnavailable
@@ -40,7 +40,7 @@ NEW_SECRET = webhook.secret_from(bytes(range(32, 64)))
 # One delivery
 
 
-async def test_an_event_arrives_once_with_the_bytes_that_were_stored(scene: Scene) -> None:
+async def test_an_event_arrives_once_with_its_cursor(scene: Scene) -> None:
     await scene.endpoint()
     [event] = await scene.happen()
 
@@ -48,7 +48,9 @@ async def test_an_event_arrives_once_with_the_bytes_that_were_stored(scene: Scen
         await scene.until("DELIVERED")
 
     [request] = scene.receiver.requests
-    assert request.body == event.body
+    cursor = scene.cursors.write(scene.tenant_id, event.position)
+    assert request.body == webhook_body(event.body, cursor)
+    assert scene.cursors.read(scene.tenant_id, request.payload["feed_cursor"]) == event.position
     assert "Zoë".encode() in request.body
     assert request.event_id == ids.show("evt", event.id) == request.payload["id"]
     assert request.attempt == 1

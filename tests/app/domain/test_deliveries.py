@@ -10,14 +10,16 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 
 from app.database import Database, driver
 from app.domain import deliveries
 from app.domain.deliveries import Claim, DeliveryStatus, Job, Result
 from app.domain.endpoints import Endpoint
-from app.domain.events import Cursors, EventType
+from app.domain.events import Cursors, EventType, webhook_body
 from app.vault import Vault
+from tests.conftest import SECRET_KEY
 from tests.factories import happen, make_endpoint, make_tenant
 
 LEASE = timedelta(seconds=30)
@@ -49,7 +51,7 @@ async def claim(db: Database, n: int = 100, lease: timedelta = LEASE, **options:
 
 async def load(db: Database, claims: list[Claim]) -> list[Job]:
     async with db.across("work", [claim.tenant_id for claim in claims]) as connection:
-        return await deliveries.load(connection, claims)
+        return await deliveries.load(connection, Cursors(Vault(SECRET_KEY).cursor_key), claims)
 
 
 async def settle(db: Database, *results: Result) -> set[UUID]:
@@ -100,10 +102,8 @@ def failed(claim: Claim, retry_in: timedelta = timedelta(minutes=1)) -> Result:
 # Claiming
 
 
-async def test_a_claim_holds_what_is_due_and_counts_the_attempt(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 3)
+async def test_a_claim_holds_what_is_due_and_counts_the_attempt(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 3)
 
     claims = await claim(own_db, 2)
 
@@ -116,18 +116,16 @@ async def test_a_claim_holds_what_is_due_and_counts_the_attempt(
     assert await claim(own_db) == []
 
 
-async def test_what_is_not_due_yet_is_left_alone(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_what_is_not_due_yet_is_left_alone(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
     await settle(own_db, failed(held, timedelta(minutes=1)))
 
     assert await claim(own_db) == []
 
 
-async def test_eight_workers_claim_a_thousand_deliveries_once_each(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 1000)
+async def test_eight_workers_claim_a_thousand_deliveries_once_each(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 1000)
     taken: Counter[UUID] = Counter()
 
     async def work() -> None:
@@ -140,8 +138,8 @@ async def test_eight_workers_claim_a_thousand_deliveries_once_each(
     assert set(taken.values()) == {1}
 
 
-async def test_a_claim_does_not_wait_for_another(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 3)
+async def test_a_claim_does_not_wait_for_another(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 3)
 
     async with own_db.across("work") as connection:
         first = await deliveries.claim(connection, 2, LEASE)
@@ -151,11 +149,9 @@ async def test_a_claim_does_not_wait_for_another(own_db: Database, cursors: Curs
     assert len({claim.id for claim in [*first, *second]}) == 3
 
 
-async def test_no_endpoint_gets_more_than_its_share_of_a_claim(
-    own_db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID
-) -> None:
+async def test_no_endpoint_gets_more_than_its_share_of_a_claim(own_db: Database, vault: Vault, tenant_id: UUID) -> None:
     crowded, quiet, full = [await make_endpoint(own_db, vault, tenant_id) for _ in range(3)]
-    await happen(own_db, cursors, tenant_id, 5)
+    await happen(own_db, tenant_id, 5)
 
     claims = await claim(own_db, 100, most=4, busy={crowded.id: 1, full.id: 4})
 
@@ -164,12 +160,12 @@ async def test_no_endpoint_gets_more_than_its_share_of_a_claim(
 
 
 async def test_an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed(
-    own_db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID
+    own_db: Database, vault: Vault, tenant_id: UUID
 ) -> None:
     full = await make_endpoint(own_db, vault, tenant_id, event_types=["device.online"])
     other = await make_endpoint(own_db, vault, tenant_id, event_types=["device.offline"])
-    await happen(own_db, cursors, tenant_id, 10, EventType.DEVICE_ONLINE)
-    await happen(own_db, cursors, tenant_id, 1, EventType.DEVICE_OFFLINE)
+    await happen(own_db, tenant_id, 10, EventType.DEVICE_ONLINE)
+    await happen(own_db, tenant_id, 1, EventType.DEVICE_OFFLINE)
 
     claims = await claim(own_db, 5, most=4, busy={full.id: 4})
 
@@ -179,21 +175,23 @@ async def test_an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed
 # Loading
 
 
-async def test_a_job_holds_the_body_as_it_was_stored(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
-    [event] = await happen(own_db, cursors, endpoint.tenant_id)
+async def test_a_job_holds_the_body_as_it_was_stored_with_its_cursor(own_db: Database, endpoint: Endpoint) -> None:
+    [event] = await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
 
     [job] = await load(own_db, [held])
 
-    assert job.body == event.body
-    assert "Zoë".encode() in job.body
+    cursor = Cursors(Vault(SECRET_KEY).cursor_key).write(endpoint.tenant_id, event.position)
+    body = webhook_body(event.body, cursor)
+    assert orjson.loads(body) == {**orjson.loads(event.body), "feed_cursor": cursor}
+    assert "Zoë".encode() in body
     assert job == Job(
-        held, endpoint.id, event.id, "punch.created", 1, 0, endpoint.url, event.body, endpoint.secret_sealed, None
+        held, endpoint.id, event.id, "punch.created", 1, 0, endpoint.url, body, endpoint.secret_sealed, None
     )
 
 
 async def test_the_previous_secret_comes_along_until_its_grace_ends(
-    own_db: Database, vault: Vault, cursors: Cursors, tenant_id: UUID
+    own_db: Database, vault: Vault, tenant_id: UUID
 ) -> None:
     now = datetime.now(UTC)
     in_grace = await make_endpoint(
@@ -202,7 +200,7 @@ async def test_the_previous_secret_comes_along_until_its_grace_ends(
     await make_endpoint(
         own_db, vault, tenant_id, previous_secret="whsec_AAAA", previous_secret_expires_at=now - timedelta(hours=1)
     )
-    await happen(own_db, cursors, tenant_id)
+    await happen(own_db, tenant_id)
 
     jobs = await load(own_db, await claim(own_db))
 
@@ -210,10 +208,8 @@ async def test_the_previous_secret_comes_along_until_its_grace_ends(
     assert len(jobs) == 2
 
 
-async def test_a_paused_endpoints_delivery_is_parked_uncounted(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 2)
+async def test_a_paused_endpoints_delivery_is_parked_uncounted(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 2)
     claims = await claim(own_db)
     await set_endpoint(own_db, endpoint, "status = 'PAUSED'")
 
@@ -229,9 +225,9 @@ async def test_a_paused_endpoints_delivery_is_parked_uncounted(
     "change", ["status = 'DISABLED'", "deleted_at = now()", "deleted_at = now(), status = 'PAUSED'"]
 )
 async def test_a_delivery_to_an_endpoint_that_is_gone_is_cancelled_uncounted(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint, change: str
+    own_db: Database, endpoint: Endpoint, change: str
 ) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+    await happen(own_db, endpoint.tenant_id)
     claims = await claim(own_db)
     await set_endpoint(own_db, endpoint, change)
 
@@ -243,11 +239,9 @@ async def test_a_delivery_to_an_endpoint_that_is_gone_is_cancelled_uncounted(
     assert row["completed_at"] is not None
 
 
-async def test_a_resume_beside_the_parking_leaves_nothing_parked(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
+async def test_a_resume_beside_the_parking_leaves_nothing_parked(own_db: Database, endpoint: Endpoint) -> None:
     await set_endpoint(own_db, endpoint, "status = 'PAUSED'")
-    await happen(own_db, cursors, endpoint.tenant_id)
+    await happen(own_db, endpoint.tenant_id)
     claims = await claim(own_db)
 
     async with own_db.write(endpoint.tenant_id) as session:
@@ -269,16 +263,14 @@ async def test_a_resume_beside_the_parking_leaves_nothing_parked(
     assert len(await load(own_db, await claim(own_db))) == 1
 
 
-async def test_only_the_tenants_that_are_named_are_loaded(
-    own_db: Database, vault: Vault, cursors: Cursors, endpoint: Endpoint
-) -> None:
+async def test_only_the_tenants_that_are_named_are_loaded(own_db: Database, vault: Vault, endpoint: Endpoint) -> None:
     other = await make_endpoint(own_db, vault, (await make_tenant(own_db)).tenant_id)
-    await happen(own_db, cursors, endpoint.tenant_id)
-    await happen(own_db, cursors, other.tenant_id)
+    await happen(own_db, endpoint.tenant_id)
+    await happen(own_db, other.tenant_id)
     claims = await claim(own_db)
 
     async with own_db.across("work", [endpoint.tenant_id]) as connection:
-        jobs = await deliveries.load(connection, claims)
+        jobs = await deliveries.load(connection, Cursors(Vault(SECRET_KEY).cursor_key), claims)
 
     assert [job.claim.tenant_id for job in jobs] == [endpoint.tenant_id]
 
@@ -286,10 +278,8 @@ async def test_only_the_tenants_that_are_named_are_loaded(
 # Settling
 
 
-async def test_a_success_ends_the_delivery_and_logs_the_attempt(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_a_success_ends_the_delivery_and_logs_the_attempt(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
 
     settled = await settle(own_db, delivered(held))
@@ -312,10 +302,8 @@ async def test_a_success_ends_the_delivery_and_logs_the_attempt(
     ]
 
 
-async def test_a_failure_is_due_again_by_the_clock_of_the_database(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_a_failure_is_due_again_by_the_clock_of_the_database(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
 
     await settle(own_db, failed(held, timedelta(seconds=100)))
@@ -327,10 +315,8 @@ async def test_a_failure_is_due_again_by_the_clock_of_the_database(
     assert (attempt["status_code"], attempt["response_body"]) == (500, "no")
 
 
-async def test_an_exhausted_delivery_is_kept_and_never_due_again(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_an_exhausted_delivery_is_kept_and_never_due_again(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
 
     await settle(own_db, Result(held, DeliveryStatus.EXHAUSTED, STARTED, 5, error="timeout"))
@@ -341,10 +327,8 @@ async def test_an_exhausted_delivery_is_kept_and_never_due_again(
     assert await claim(own_db) == []
 
 
-async def test_a_batch_settles_each_delivery_its_own_way(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 200)
+async def test_a_batch_settles_each_delivery_its_own_way(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 200)
     claims = await claim(own_db, 200)
 
     settled = await settle(own_db, *(delivered(held) if n % 2 else failed(held) for n, held in enumerate(claims)))
@@ -357,10 +341,8 @@ async def test_a_batch_settles_each_delivery_its_own_way(
     assert len(await attempts(own_db, endpoint.tenant_id)) == 200
 
 
-async def test_a_worker_that_lost_its_lease_changes_nothing(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_a_worker_that_lost_its_lease_changes_nothing(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [stale] = await claim(own_db, lease=OVER)
     assert await reap(own_db) == 1
     [current] = await claim(own_db)
@@ -384,8 +366,8 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
     assert await settle(own_db, delivered(current)) == {current.id}
 
 
-async def test_a_result_is_written_down_once(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_a_result_is_written_down_once(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
 
     first, second = await settle(own_db, failed(held)), await settle(own_db, failed(held))
@@ -394,10 +376,8 @@ async def test_a_result_is_written_down_once(own_db: Database, cursors: Cursors,
     assert len(await attempts(own_db, endpoint.tenant_id)) == 1
 
 
-async def test_a_receiver_that_is_gone_disables_its_endpoint(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 2)
+async def test_a_receiver_that_is_gone_disables_its_endpoint(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 2)
     first, second = await claim(own_db)
 
     await settle(own_db, Result(first, DeliveryStatus.EXHAUSTED, STARTED, 5, status_code=410, gone=endpoint.url))
@@ -410,9 +390,9 @@ async def test_a_receiver_that_is_gone_disables_its_endpoint(
 
 
 async def test_a_gone_url_does_not_disable_an_endpoint_that_has_another_one_by_now(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
+    own_db: Database, endpoint: Endpoint
 ) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
     await set_endpoint(own_db, endpoint, "url = 'https://moved.example/hook'")
 
@@ -422,11 +402,9 @@ async def test_a_gone_url_does_not_disable_an_endpoint_that_has_another_one_by_n
         assert (await session.get_one(Endpoint, (endpoint.tenant_id, endpoint.id))).status == "ENABLED"
 
 
-async def test_another_tenants_delivery_cannot_be_settled(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
+async def test_another_tenants_delivery_cannot_be_settled(own_db: Database, endpoint: Endpoint) -> None:
     stranger = (await make_tenant(own_db)).tenant_id
-    await happen(own_db, cursors, endpoint.tenant_id)
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
 
     async with own_db.across("work", [stranger]) as connection:
@@ -437,9 +415,9 @@ async def test_another_tenants_delivery_cannot_be_settled(
 
 
 async def test_one_result_that_the_database_refuses_spoils_its_batch_whole(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
+    own_db: Database, endpoint: Endpoint
 ) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 2)
+    await happen(own_db, endpoint.tenant_id, 2)
     good, bad = await claim(own_db)
 
     with pytest.raises(asyncpg.PostgresError):
@@ -452,8 +430,8 @@ async def test_one_result_that_the_database_refuses_spoils_its_batch_whole(
 # Leases
 
 
-async def test_a_renewed_lease_outlasts_the_first(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 2)
+async def test_a_renewed_lease_outlasts_the_first(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 2)
     kept, lost = await claim(own_db, lease=OVER)
 
     async with own_db.across("work", [endpoint.tenant_id]) as connection:
@@ -464,10 +442,8 @@ async def test_a_renewed_lease_outlasts_the_first(own_db: Database, cursors: Cur
     assert await settle(own_db, delivered(kept), delivered(lost)) == {kept.id}
 
 
-async def test_renewing_does_not_wait_for_who_is_settling(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id, 2)
+async def test_renewing_does_not_wait_for_who_is_settling(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 2)
     first, second = await claim(own_db)
 
     async with own_db.across("work", [endpoint.tenant_id]) as settling:
@@ -479,9 +455,9 @@ async def test_renewing_does_not_wait_for_who_is_settling(
 
 
 async def test_what_a_dead_worker_held_is_due_at_once_and_its_attempt_stays_counted(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
+    own_db: Database, endpoint: Endpoint
 ) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+    await happen(own_db, endpoint.tenant_id)
     await claim(own_db, lease=OVER)
 
     assert await reap(own_db) == 1
@@ -491,10 +467,8 @@ async def test_what_a_dead_worker_held_is_due_at_once_and_its_attempt_stays_coun
     assert await reap(own_db) == 0
 
 
-async def test_only_attempts_that_were_made_spend_the_schedule(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_only_attempts_that_were_made_spend_the_schedule(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
     await settle(own_db, failed(held, OVER))
     await claim(own_db, lease=OVER)
@@ -505,10 +479,8 @@ async def test_only_attempts_that_were_made_spend_the_schedule(
     assert (job.attempt, job.failures) == (3, 1)
 
 
-async def test_what_is_released_is_due_again_and_uncounted(
-    own_db: Database, cursors: Cursors, endpoint: Endpoint
-) -> None:
-    await happen(own_db, cursors, endpoint.tenant_id)
+async def test_what_is_released_is_due_again_and_uncounted(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id)
     [held] = await claim(own_db)
 
     assert await release(own_db, [held]) == {held.id}
@@ -519,10 +491,10 @@ async def test_what_is_released_is_due_again_and_uncounted(
     assert job.attempt == 1
 
 
-async def test_the_next_due_is_known_across_tenants(own_db: Database, cursors: Cursors, endpoint: Endpoint) -> None:
+async def test_the_next_due_is_known_across_tenants(own_db: Database, endpoint: Endpoint) -> None:
     async with own_db.across("work") as connection:
         assert await deliveries.next_due(connection) is None
-    await happen(own_db, cursors, endpoint.tenant_id)
+    await happen(own_db, endpoint.tenant_id)
     async with own_db.across("work") as connection:
         late = await deliveries.next_due(connection)
     [held] = await claim(own_db)

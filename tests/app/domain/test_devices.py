@@ -40,17 +40,15 @@ async def update(db: Database, tenant_id: UUID, device_id: UUID, **changes: Any)
 
 
 async def approve(
-    db: Database, cursors: Cursors, tenant_id: UUID, device_id: UUID, *, shared: bool = False, **changes: Any
+    db: Database, tenant_id: UUID, device_id: UUID, *, shared: bool = False, **changes: Any
 ) -> tuple[Device, list[Logged]]:
     async with db.write(tenant_id) as session:
-        return await bindings.approve(session, cursors, tenant_id, device_id, changes, shared=shared)
+        return await bindings.approve(session, tenant_id, device_id, changes, shared=shared)
 
 
-async def knock(
-    db: Database, cursors: Cursors, tenant_id: UUID, serial: str, address: Address = Address.OWN
-) -> bindings.Knock:
+async def knock(db: Database, tenant_id: UUID, serial: str, address: Address = Address.OWN) -> bindings.Knock:
     async with db.across("ingest", [tenant_id]) as connection:
-        return await bindings.knock(connection, cursors, tenant_id, serial, address)
+        return await bindings.knock(connection, tenant_id, serial, address)
 
 
 async def logged(db: Database, tenant_id: UUID) -> list[Logged]:
@@ -70,7 +68,7 @@ async def test_a_registered_device_waits_for_its_first_contact(
 
     device = await register(db, tenant_id, "A-b_c.9")
     waiting = await look(db, tenant_id, device.id)
-    heard = await knock(db, cursors, tenant_id, "A-b_c.9")
+    heard = await knock(db, tenant_id, "A-b_c.9")
 
     assert (waiting.name, waiting.status, waiting.registered) == ("A-b_c.9", DeviceStatus.PENDING, True)
     assert heard.device is not None
@@ -141,14 +139,14 @@ async def test_a_device_that_knocked_first_is_completed(
     db: Database, cursors: Cursors, make_tenant: MakeTenant
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
-    await knock(db, cursors, tenant_id, "EARLY")
+    await knock(db, tenant_id, "EARLY")
     async with db.read(tenant_id) as session:
         stranger = await devices.find_serial(session, tenant_id, "EARLY")
     assert stranger is not None
 
     device = await register(db, tenant_id, "EARLY", name="Gate")
     completed = await look(db, tenant_id, device.id)
-    heard = await knock(db, cursors, tenant_id, "EARLY")
+    heard = await knock(db, tenant_id, "EARLY")
 
     assert device.id == stranger.id
     assert (completed.name, completed.status, completed.registered) == ("Gate", DeviceStatus.PENDING, True)
@@ -175,14 +173,14 @@ async def test_absent_is_unchanged_and_none_clears(db: Database, make_tenant: Ma
 
 async def test_a_stranger_is_approved_where_it_knocked(db: Database, cursors: Cursors, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
-    await knock(db, cursors, tenant_id, "NEW1")
+    await knock(db, tenant_id, "NEW1")
     async with db.read(tenant_id) as session:
         stranger = await devices.find_serial(session, tenant_id, "NEW1")
     assert stranger is not None
     site = await make_site(db, tenant_id)
 
-    device, announced = await approve(db, cursors, tenant_id, stranger.id, name="Gate", site_id=site.id)
-    heard = await knock(db, cursors, tenant_id, "NEW1")
+    device, announced = await approve(db, tenant_id, stranger.id, name="Gate", site_id=site.id)
+    heard = await knock(db, tenant_id, "NEW1")
 
     assert (device.status, device.bound_addresses, device.registered) == (DeviceStatus.ACTIVE, ["own"], True)
     assert [(event.position, event.type) for event in announced] == [(1, "device.bound")]
@@ -204,7 +202,7 @@ async def test_an_approval_without_a_zone_leaves_the_stranger_waiting(
     device = await make_device(db, tenant_id, status="PENDING", registered=False, time_zone=None, bound_addresses=[])
 
     with pytest.raises(TimeZoneRequired):
-        await approve(db, cursors, tenant_id, device.id, name="Gate")
+        await approve(db, tenant_id, device.id, name="Gate")
 
     left = await look(db, tenant_id, device.id)
     assert (left.status, left.registered, left.bound_addresses) == (DeviceStatus.PENDING, False, [])
@@ -219,7 +217,7 @@ async def test_what_does_not_wait_is_not_approved(
     device = await make_device(db, tenant_id, status=status)
 
     with pytest.raises(InvalidInput):
-        await approve(db, cursors, tenant_id, device.id)
+        await approve(db, tenant_id, device.id)
 
     assert (await look(db, tenant_id, device.id)).status == status
 
@@ -230,7 +228,7 @@ async def test_an_active_device_that_knocks_elsewhere_is_approved_there_too(
     tenant_id = (await make_tenant()).tenant_id
     device = await make_device(db, tenant_id, sought_address="shared")
 
-    approved, _ = await approve(db, cursors, tenant_id, device.id, shared=True)
+    approved, _ = await approve(db, tenant_id, device.id, shared=True)
 
     assert approved.bound_addresses == ["own", "shared"]
 
@@ -242,7 +240,7 @@ async def test_where_a_claim_binds_an_approval_does_not(
     device = await make_device(db, tenant_id, status="PENDING", sought_address="shared", bound_addresses=[])
 
     with pytest.raises(InvalidInput):
-        await approve(db, cursors, tenant_id, device.id)
+        await approve(db, tenant_id, device.id)
 
     assert (await look(db, tenant_id, device.id)).bound_addresses == []
 
@@ -262,7 +260,7 @@ async def test_on_the_shared_address_a_serial_number_has_one_tenant(
     )
 
     with pytest.raises(SerialNumberTaken):
-        await approve(db, cursors, mine, device.id, shared=True)
+        await approve(db, mine, device.id, shared=True)
 
     assert (await look(db, mine, device.id)).status == DeviceStatus.PENDING
     assert await logged(db, mine) == []
@@ -279,7 +277,7 @@ async def test_a_device_is_suspended_resumed_and_retired(
     for verb in (devices.suspend, devices.suspend, devices.resume, devices.resume, devices.retire, devices.retire):
         async with db.write(tenant_id) as session:
             await verb(session, tenant_id, device.id)
-        heard = (await knock(db, cursors, tenant_id, serial)).device if verb is not devices.retire else None
+        heard = (await knock(db, tenant_id, serial)).device if verb is not devices.retire else None
         seen.append(((await look(db, tenant_id, device.id)).status, heard is not None))
 
     assert seen == [
@@ -313,7 +311,7 @@ async def test_another_tenants_device_is_not_found(db: Database, cursors: Cursor
         with pytest.raises(DeviceNotFound):
             await update(db, mine, device_id, name="Mine")
         with pytest.raises(DeviceNotFound):
-            await approve(db, cursors, mine, device_id)
+            await approve(db, mine, device_id)
         for verb in (devices.suspend, devices.resume, devices.retire):
             with pytest.raises(DeviceNotFound):
                 async with db.write(mine) as session:

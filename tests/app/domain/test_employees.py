@@ -12,7 +12,7 @@ from app import ids
 from app.database import Database, driver
 from app.domain import employees, events, ingest, roster
 from app.domain.employees import Employee, EmployeeNotFound, EmployeePrivilege, PinInvalid
-from app.domain.events import Cursors, Logged
+from app.domain.events import Logged
 from app.domain.ingest import KnownDevice, Reading
 from app.domain.punches import DeviceSnapshot, PunchView
 from app.domain.roster import Person
@@ -51,15 +51,15 @@ def punch(device: KnownDevice, pin: str, local_time: datetime = NINE) -> PunchVi
     )
 
 
-async def accept(db: Database, cursors: Cursors, device: KnownDevice, *punches: PunchView) -> None:
+async def accept(db: Database, device: KnownDevice, *punches: PunchView) -> None:
     reading = Reading(device, datetime.now(UTC), len(punches), list(punches))
     async with db.across("ingest", [device.tenant_id]) as connection:
-        await ingest.accept(connection, cursors, [reading])
+        await ingest.accept(connection, [reading])
 
 
-async def upsert(db: Database, cursors: Cursors, tenant_id: UUID, pin: str, **changes: Any) -> Employee:
+async def upsert(db: Database, tenant_id: UUID, pin: str, **changes: Any) -> Employee:
     async with db.write(tenant_id) as session:
-        return (await roster.upsert(session, cursors, tenant_id, Person(pin, changes)))[0]
+        return (await roster.upsert(session, tenant_id, Person(pin, changes)))[0]
 
 
 async def delete(db: Database, tenant_id: UUID, employee_id: UUID) -> None:
@@ -78,22 +78,14 @@ async def logged(db: Database, tenant_id: UUID) -> list[Logged]:
         return await events.after(await driver(session), tenant_id, 0, 10_000)
 
 
-async def head(db: Database, tenant_id: UUID) -> tuple[int, int]:
-    async with db.across("feed", [tenant_id]) as connection:
-        row = await connection.fetchrow("SELECT position, roster FROM feed_heads")
-        return row[0], row[1]
-
-
-async def test_a_person_is_created_changed_and_cleared_by_pin(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_person_is_created_changed_and_cleared_by_pin(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
 
-    created = await upsert(db, cursors, tenant_id, "0042", name="زينب", external_id="hr-1")
+    created = await upsert(db, tenant_id, "0042", name="زينب", external_id="hr-1")
     first = await look(db, tenant_id, "0042", "42")
-    changed = await upsert(db, cursors, tenant_id, "0042", privilege=EmployeePrivilege.ADMIN)
+    changed = await upsert(db, tenant_id, "0042", privilege=EmployeePrivilege.ADMIN)
     second = await look(db, tenant_id, "0042")
-    await upsert(db, cursors, tenant_id, "0042", name=None, external_id="", privilege=None)
+    await upsert(db, tenant_id, "0042", name=None, external_id="", privilege=None)
     third = await look(db, tenant_id, "0042")
 
     assert created.id == changed.id
@@ -103,75 +95,66 @@ async def test_a_person_is_created_changed_and_cleared_by_pin(
 
 
 @pytest.mark.parametrize("pin", ["", " 1", "1\t2", "١", "a-b", "x" * 25, "1\n", "\ud800"])
-async def test_a_pin_that_no_terminal_takes_is_refused(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant, pin: str
-) -> None:
+async def test_a_pin_that_no_terminal_takes_is_refused(db: Database, make_tenant: MakeTenant, pin: str) -> None:
     tenant_id = (await make_tenant()).tenant_id
 
     with pytest.raises(PinInvalid):
-        await upsert(db, cursors, tenant_id, pin)
+        await upsert(db, tenant_id, pin)
 
 
 @pytest.mark.parametrize("field", [("name", "name"), ("external_id", "externalId"), ("card_number", "cardNumber")])
 @pytest.mark.parametrize("text", ["a\tb", "a\r", "a\x7f", "\x00", "x" * 201, "\udc00"])
 async def test_a_control_character_is_refused_and_never_stripped(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant, field: tuple[str, str], text: str
+    db: Database, make_tenant: MakeTenant, field: tuple[str, str], text: str
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     name, shown = field
 
     with pytest.raises(InvalidInput) as refused:
-        await upsert(db, cursors, tenant_id, "1", **{name: text})
+        await upsert(db, tenant_id, "1", **{name: text})
 
     assert refused.value.path == ("input", shown)
     assert await look(db, tenant_id, "1") == {}
-    assert await head(db, tenant_id) == (0, 0)
 
 
-async def test_many_people_are_written_together_or_not_at_all(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_many_people_are_written_together_or_not_at_all(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
-    await upsert(db, cursors, tenant_id, "7", name="Before")
+    await upsert(db, tenant_id, "7", name="Before")
     people = [Person(str(n), {"name": f"Name {n}"}) for n in range(1000)]
 
     async with db.write(tenant_id) as session:
-        rows, _ = await roster.upsert_all(session, cursors, tenant_id, people)
+        rows, _ = await roster.upsert_all(session, tenant_id, people)
     with pytest.raises(PinInvalid) as refused:
         async with db.write(tenant_id) as session:
-            await roster.upsert_all(session, cursors, tenant_id, [Person("1", {"name": "X"}), Person("-", {})])
+            await roster.upsert_all(session, tenant_id, [Person("1", {"name": "X"}), Person("-", {})])
 
     assert [(row.pin, row.name) for row in rows] == [(str(n), f"Name {n}") for n in range(1000)]
     assert refused.value.path == ("input", "employees", "1", "pin")
     assert (await look(db, tenant_id, "1"))["1"][0] == "Name 1"
 
 
-async def test_too_many_people_or_one_twice_are_refused(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_too_many_people_or_one_twice_are_refused(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
 
     for people in ([Person("1", {}), Person("2", {}), Person("1", {})], [Person(str(n), {}) for n in range(1001)]):
         with pytest.raises(InvalidInput):
             async with db.write(tenant_id) as session:
-                await roster.upsert_all(session, cursors, tenant_id, people)
+                await roster.upsert_all(session, tenant_id, people)
 
     assert await look(db, tenant_id, "1", "2") == {}
 
 
-async def test_the_same_people_from_both_ends_at_once_do_not_deadlock(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_the_same_people_from_both_ends_at_once_do_not_deadlock(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     pins = [f"{n:02}" for n in range(50)]
 
     async def write(order: list[str], name: str) -> None:
         async with db.write(tenant_id) as session:
-            await roster.upsert_all(session, cursors, tenant_id, [Person(pin, {"name": name}) for pin in order])
+            await roster.upsert_all(session, tenant_id, [Person(pin, {"name": name}) for pin in order])
 
     # Whoever holds the one in the middle lets both come half the way.
     async with db.write(tenant_id) as session:
-        await roster.upsert(session, cursors, tenant_id, Person("25", {}))
+        await roster.upsert(session, tenant_id, Person("25", {}))
         writers = [asyncio.create_task(write(order, "N")) for order in (pins, pins[::-1])]
         await asyncio.sleep(0.3)
     await asyncio.gather(*writers)
@@ -179,16 +162,14 @@ async def test_the_same_people_from_both_ends_at_once_do_not_deadlock(
     assert await look(db, tenant_id, *pins) == dict.fromkeys(pins, ("N", None, "USER"))
 
 
-async def test_a_new_person_is_announced_on_the_punches_that_waited(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_new_person_is_announced_on_the_punches_that_waited(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     device = await known_device(db, tenant_id)
     early, late = punch(device, "7"), punch(device, "7", NINE + timedelta(hours=8))
-    await accept(db, cursors, device, late, punch(device, "8"), early)
+    await accept(db, device, late, punch(device, "8"), early)
 
-    person = await upsert(db, cursors, tenant_id, "7", name="Zoë")
-    again = await upsert(db, cursors, tenant_id, "7", name="Zoé")
+    person = await upsert(db, tenant_id, "7", name="Zoë")
+    again = await upsert(db, tenant_id, "7", name="Zoé")
 
     created, _, _, *matched = await logged(db, tenant_id)
     assert again.id == person.id
@@ -198,59 +179,39 @@ async def test_a_new_person_is_announced_on_the_punches_that_waited(
     assert matched[1].data() == created.data() | {"employee": employee}
 
 
-async def test_only_the_newest_thousand_punches_are_announced(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_only_the_newest_thousand_punches_are_announced(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     device = await known_device(db, tenant_id)
     waiting = [punch(device, "7", NINE + timedelta(minutes=n)) for n in range(1003)]
-    await accept(db, cursors, device, *waiting)
+    await accept(db, device, *waiting)
 
-    await upsert(db, cursors, tenant_id, "7")
+    await upsert(db, tenant_id, "7")
 
     matched = [event.data()["id"] for event in await logged(db, tenant_id) if event.type == "punch.matched"]
     assert matched == [ids.show("pun", one.id) for one in waiting[3:]]
 
 
-async def test_a_person_who_is_deleted_leaves_the_punches(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_person_who_is_deleted_leaves_the_punches(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     device = await known_device(db, tenant_id)
-    person = await upsert(db, cursors, tenant_id, "7", name="Zoë")
+    person = await upsert(db, tenant_id, "7", name="Zoë")
 
     await delete(db, tenant_id, person.id)
-    await accept(db, cursors, device, punch(device, "7"))
+    await accept(db, device, punch(device, "7"))
     with pytest.raises(EmployeeNotFound):
         await delete(db, tenant_id, person.id)
 
     assert [event.data()["employee"] for event in await logged(db, tenant_id)] == [None]
-    assert (await head(db, tenant_id))[1] == 2
 
 
-async def test_what_shows_on_punches_moves_the_roster_and_nothing_else_does(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
-    tenant_id = (await make_tenant()).tenant_id
-
-    rosters = []
-    for changes in ({}, {}, {"name": "A"}, {"name": "A"}, {"external_id": "x"}, {"card_number": "1"}):
-        await upsert(db, cursors, tenant_id, "7", **changes)
-        rosters.append((await head(db, tenant_id))[1])
-
-    assert rosters == [1, 1, 2, 2, 3, 3]
-
-
-async def test_a_person_created_while_punches_commit_never_misses_one(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_person_created_while_punches_commit_never_misses_one(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     device = await known_device(db, tenant_id)
 
     async def race(pin: str) -> None:
         punches = [punch(device, pin, NINE + timedelta(minutes=n)) for n in range(6)]
-        uploads = [accept(db, cursors, device, one) for one in punches]
-        await asyncio.gather(*uploads[:3], upsert(db, cursors, tenant_id, pin, name=pin), *uploads[3:])
+        uploads = [accept(db, device, one) for one in punches]
+        await asyncio.gather(*uploads[:3], upsert(db, tenant_id, pin, name=pin), *uploads[3:])
 
     for n in range(25):
         await race(f"R{n}")
@@ -267,15 +228,13 @@ async def test_a_person_created_while_punches_commit_never_misses_one(
     }
 
 
-async def test_an_upload_that_waits_for_a_new_person_finds_them(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_an_upload_that_waits_for_a_new_person_finds_them(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     device = await known_device(db, tenant_id)
 
     async with db.write(tenant_id) as session:
-        person, _ = await roster.upsert(session, cursors, tenant_id, Person("7", {}))
-        uploading = asyncio.create_task(accept(db, cursors, device, punch(device, "7")))
+        person, _ = await roster.upsert(session, tenant_id, Person("7", {}))
+        uploading = asyncio.create_task(accept(db, device, punch(device, "7")))
         await asyncio.sleep(0.2)
         waited = not uploading.done()
     await uploading
@@ -285,16 +244,14 @@ async def test_an_upload_that_waits_for_a_new_person_finds_them(
     assert created.data()["employee"]["id"] == ids.show("emp", person.id)
 
 
-async def test_a_new_person_who_waits_for_an_upload_finds_its_punches(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_new_person_who_waits_for_an_upload_finds_its_punches(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     device = await known_device(db, tenant_id)
     reading = Reading(device, datetime.now(UTC), 1, [punch(device, "7")])
 
     async with db.across("ingest", [tenant_id]) as connection:
-        await ingest.accept(connection, cursors, [reading])
-        arriving = asyncio.create_task(upsert(db, cursors, tenant_id, "7"))
+        await ingest.accept(connection, [reading])
+        arriving = asyncio.create_task(upsert(db, tenant_id, "7"))
         await asyncio.sleep(0.2)
         waited = not arriving.done()
     person = await arriving
@@ -305,27 +262,25 @@ async def test_a_new_person_who_waits_for_an_upload_finds_its_punches(
     assert (matched.type, matched.data()["employee"]["id"]) == ("punch.matched", ids.show("emp", person.id))
 
 
-async def test_another_tenants_person_is_not_found(db: Database, cursors: Cursors, make_tenant: MakeTenant) -> None:
+async def test_another_tenants_person_is_not_found(db: Database, make_tenant: MakeTenant) -> None:
     mine, theirs = (await make_tenant()).tenant_id, (await make_tenant()).tenant_id
-    person = await upsert(db, cursors, theirs, "7", name="Theirs")
+    person = await upsert(db, theirs, "7", name="Theirs")
 
     for employee_id in (person.id, ids.new()):
         with pytest.raises(EmployeeNotFound):
             await delete(db, mine, employee_id)
-    await upsert(db, cursors, mine, "7", name="Mine")
+    await upsert(db, mine, "7", name="Mine")
 
     assert await look(db, theirs, "7") == {"7": ("Theirs", None, "USER")}
 
 
-async def test_a_person_deleted_while_being_changed_is_created_anew(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_person_deleted_while_being_changed_is_created_anew(db: Database, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
-    person = await upsert(db, cursors, tenant_id, "7", name="Old")
+    person = await upsert(db, tenant_id, "7", name="Old")
 
     async with db.write(tenant_id) as session:
         await roster.delete(session, tenant_id, person.id)
-        changing = asyncio.create_task(upsert(db, cursors, tenant_id, "7", external_id="x"))
+        changing = asyncio.create_task(upsert(db, tenant_id, "7", external_id="x"))
         await asyncio.sleep(0.2)
     renewed = await changing
 

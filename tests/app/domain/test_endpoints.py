@@ -16,7 +16,7 @@ from app.domain import deliveries, endpoints, events, outbox
 from app.domain.addresses import AddressGuard, WebhookUrlForbidden, check_url
 from app.domain.deliveries import DeliveryNotFound
 from app.domain.endpoints import Endpoint, EndpointNotFound, EndpointStatus
-from app.domain.events import Cursors, EventType
+from app.domain.events import EventType
 from app.errors import AppError, InvalidInput
 from app.vault import Vault
 from tests.conftest import MakeTenant
@@ -161,12 +161,12 @@ async def test_some_fields_cannot_be_cleared_or_set(
 
 
 async def test_a_pause_parks_the_backlog_and_enabling_makes_it_due(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant
+    db: Database, vault: Vault, make_tenant: MakeTenant
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, tenant_id)
     other = await make_endpoint(db, vault, tenant_id)
-    await happen(db, cursors, tenant_id, 2)
+    await happen(db, tenant_id, 2)
 
     await update(db, tenant_id, endpoint.id, status="PAUSED")
     paused, beside = await owed(db, tenant_id, endpoint.id), await owed(db, tenant_id, other.id)
@@ -187,14 +187,14 @@ async def test_enabling_a_disabled_endpoint_forgets_why(db: Database, vault: Vau
 
 
 async def test_a_deleted_endpoint_is_gone_and_its_backlog_cancelled(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant
+    db: Database, vault: Vault, make_tenant: MakeTenant
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, tenant_id)
-    await happen(db, cursors, tenant_id)
+    await happen(db, tenant_id)
 
     await delete(db, tenant_id, endpoint.id)
-    await happen(db, cursors, tenant_id)
+    await happen(db, tenant_id)
 
     assert await look(db, tenant_id, endpoint.id) is None
     assert await owed(db, tenant_id, endpoint.id) == [("punch.created", "CANCELLED", False)]
@@ -239,14 +239,14 @@ async def test_a_grace_out_of_bounds_is_refused(db: Database, vault: Vault, make
 
 
 async def test_a_test_goes_to_one_endpoint_whatever_it_wants(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant
+    db: Database, vault: Vault, make_tenant: MakeTenant
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, tenant_id, event_types=["punch.created"])
     other = await make_endpoint(db, vault, tenant_id)
 
     async with db.write(tenant_id) as session:
-        delivery_id, logged = await outbox.send_test(session, cursors, tenant_id, endpoint.id)
+        delivery_id, logged = await outbox.send_test(session, tenant_id, endpoint.id)
 
     async with db.read(tenant_id) as session:
         kept = await events.after(await driver(session), tenant_id, 0, 10)
@@ -259,25 +259,21 @@ async def test_a_test_goes_to_one_endpoint_whatever_it_wants(
     assert await owed(db, tenant_id, other.id) == []
 
 
-async def test_a_disabled_endpoint_is_not_tested(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant
-) -> None:
+async def test_a_disabled_endpoint_is_not_tested(db: Database, vault: Vault, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, tenant_id, status="DISABLED")
 
     with pytest.raises(InvalidInput):
         async with db.write(tenant_id) as session:
-            await outbox.send_test(session, cursors, tenant_id, endpoint.id)
+            await outbox.send_test(session, tenant_id, endpoint.id)
 
     assert await owed(db, tenant_id, endpoint.id) == []
 
 
-async def test_an_exhausted_delivery_is_retried(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant
-) -> None:
+async def test_an_exhausted_delivery_is_retried(db: Database, vault: Vault, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, tenant_id)
-    await happen(db, cursors, tenant_id)
+    await happen(db, tenant_id)
     delivery_id = await settle_all(db, tenant_id, "EXHAUSTED")
 
     await retry(db, tenant_id, delivery_id)
@@ -289,11 +285,11 @@ async def test_an_exhausted_delivery_is_retried(
 
 
 async def test_a_waiting_delivery_is_due_at_once_when_retried(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant
+    db: Database, vault: Vault, make_tenant: MakeTenant
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     await make_endpoint(db, vault, tenant_id)
-    await happen(db, cursors, tenant_id)
+    await happen(db, tenant_id)
     async with db.write(tenant_id) as session:
         delivery_id = await (await driver(session)).fetchval(
             "UPDATE webhook_deliveries SET due_at = now() + interval '1 day' WHERE tenant_id = $1 RETURNING id",
@@ -310,11 +306,11 @@ async def test_a_waiting_delivery_is_due_at_once_when_retried(
 
 @pytest.mark.parametrize("status", ["DELIVERED", "CANCELLED", "SENDING"])
 async def test_what_has_ended_well_or_is_under_way_is_not_retried(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant, status: str
+    db: Database, vault: Vault, make_tenant: MakeTenant, status: str
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, tenant_id)
-    await happen(db, cursors, tenant_id)
+    await happen(db, tenant_id)
     delivery_id = await settle_all(db, tenant_id, status)
 
     with pytest.raises(InvalidInput):
@@ -325,11 +321,11 @@ async def test_what_has_ended_well_or_is_under_way_is_not_retried(
 
 @pytest.mark.parametrize("fate", ["deleted", "disabled"])
 async def test_nothing_is_retried_towards_an_endpoint_that_is_gone(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant, fate: str
+    db: Database, vault: Vault, make_tenant: MakeTenant, fate: str
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, tenant_id)
-    await happen(db, cursors, tenant_id)
+    await happen(db, tenant_id)
     delivery_id = await settle_all(db, tenant_id, "EXHAUSTED")
     change = "deleted_at = now()" if fate == "deleted" else "status = 'DISABLED'"
     async with db.write(tenant_id) as session:
@@ -342,11 +338,11 @@ async def test_nothing_is_retried_towards_an_endpoint_that_is_gone(
 
 
 async def test_another_tenants_endpoint_and_delivery_are_not_found(
-    db: Database, cursors: Cursors, vault: Vault, make_tenant: MakeTenant
+    db: Database, vault: Vault, make_tenant: MakeTenant
 ) -> None:
     mine, theirs = (await make_tenant()).tenant_id, (await make_tenant()).tenant_id
     endpoint = await make_endpoint(db, vault, theirs)
-    await happen(db, cursors, theirs)
+    await happen(db, theirs)
     delivery_id = await settle_all(db, theirs, "EXHAUSTED")
 
     for endpoint_id in (endpoint.id, ids.new()):
@@ -359,7 +355,7 @@ async def test_another_tenants_endpoint_and_delivery_are_not_found(
                 await endpoints.rotate_secret(session, mine, endpoint_id, timedelta(0), vault)
         with pytest.raises(EndpointNotFound):
             async with db.write(mine) as session:
-                await outbox.send_test(session, cursors, mine, endpoint_id)
+                await outbox.send_test(session, mine, endpoint_id)
     for one in (delivery_id, ids.new()):
         with pytest.raises(DeliveryNotFound):
             await retry(db, mine, one)

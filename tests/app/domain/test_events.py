@@ -20,7 +20,7 @@ NOON = datetime(2026, 3, 2, 12, 0, 0, 123456, tzinfo=UTC)
 
 def logged(position: int, size: int = 0) -> Logged:
     happening = Happening(OURS, EventType.PUNCH_CREATED, {"pin": "17", "x": "x" * size}, ids.new(), NOON)
-    return Logged(OURS, position, happening.id, happening.type, events.write_body(happening, "cursor"))
+    return Logged(OURS, position, happening.id, happening.type, events.write_body(happening))
 
 
 def test_a_cursor_leads_back_to_its_position() -> None:

@@ -64,10 +64,10 @@ def happenings(tenant_id: UUID, n: int) -> list[Happening]:
     return [Happening(tenant_id, EventType.WEBHOOK_TEST, {"n": place}, ids.new(), at) for place in range(n)]
 
 
-async def commit(db: Database, cursors: Cursors, tenant_id: UUID, n: int = 1) -> list[Logged]:
+async def commit(db: Database, tenant_id: UUID, n: int = 1) -> list[Logged]:
     """Announce n events and tell nobody."""
     async with db.across("ingest", [tenant_id]) as connection:
-        return await outbox.announce(connection, cursors, happenings(tenant_id, n))
+        return await outbox.announce(connection, happenings(tenant_id, n))
 
 
 def ring(bell: Bell, vault: Vault, batch: Sequence[Logged]) -> bytes:
@@ -118,7 +118,7 @@ async def until(batches: AsyncIterator[Batch], position: int) -> Batch:
 async def test_every_reader_gets_every_event_once_while_eight_writers_commit(
     db: Database, database_url: str, redis_server: EmbeddedRedis, vault: Vault, make_tenant: MakeTenant
 ) -> None:
-    tenant_id, cursors = (await make_tenant()).tenant_id, Cursors(vault.cursor_key)
+    tenant_id = (await make_tenant()).tenant_id
     sizes = [[random.randint(1, 4) for _ in range(40)] for _ in range(8)]
     total = sum(map(sum, sizes))
 
@@ -129,7 +129,7 @@ async def test_every_reader_gets_every_event_once_while_eight_writers_commit(
 
         async def write(batches: list[int]) -> None:
             for n in batches:
-                ring(edge.bell, vault, await commit(edge.db, cursors, tenant_id, n))
+                ring(edge.bell, vault, await commit(edge.db, tenant_id, n))
 
         async def arrive_late(feed: Feed) -> list[Logged]:
             await asyncio.sleep(random.random())
@@ -150,51 +150,47 @@ async def test_every_reader_gets_every_event_once_while_eight_writers_commit(
     assert told == sum(map(len, sizes))
 
 
-async def test_a_lower_position_never_commits_late(here: Process, cursors: Cursors, make_tenant: MakeTenant) -> None:
+async def test_a_lower_position_never_commits_late(here: Process, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
 
     async with here.db.across("ingest", [tenant_id]) as connection:
-        first = await outbox.announce(connection, cursors, happenings(tenant_id, 1))
-        second = asyncio.create_task(commit(here.db, cursors, tenant_id))
+        first = await outbox.announce(connection, happenings(tenant_id, 1))
+        second = asyncio.create_task(commit(here.db, tenant_id))
         done, _ = await asyncio.wait([second], timeout=0.3)
         assert not done
 
     assert [first[0].position, (await second)[0].position] == [1, 2]
 
 
-async def test_the_bus_alone_carries_what_is_next_in_line(
-    here: Process, vault: Vault, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_the_bus_alone_carries_what_is_next_in_line(here: Process, vault: Vault, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     async with aclosing(here.feed.follow(tenant_id, 0)) as batches:
         await until(batches, 0)
-        ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+        ring(here.bell, vault, await commit(here.db, tenant_id))
         await until(batches, 1)
         readings = here.feed.counts.readings
 
         for position in range(2, 12):
-            ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+            ring(here.bell, vault, await commit(here.db, tenant_id))
             batch = await until(batches, position)
             assert batch.caught_up
 
         assert here.feed.counts.readings == readings
 
 
-async def test_what_the_bus_never_told_is_found_by_looking(
-    here: Process, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_what_the_bus_never_told_is_found_by_looking(here: Process, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
 
     async with aclosing(here.feed.follow(tenant_id, 0)) as batches:
         await until(batches, 0)
-        written = await commit(here.db, cursors, tenant_id, 3)
+        written = await commit(here.db, tenant_id, 3)
         batch = await until(batches, 3)
 
     assert [event.id for event in batch.events] == [event.id for event in written]
 
 
 async def test_one_failed_look_is_not_the_last(
-    here: Process, cursors: Cursors, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+    here: Process, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     heads, failures = events.heads, 0
@@ -210,13 +206,13 @@ async def test_one_failed_look_is_not_the_last(
         await until(batches, 0)
         monkeypatch.setattr(events, "heads", fail_once)
         await eventually(lambda: failures > 0)
-        await commit(here.db, cursors, tenant_id)
+        await commit(here.db, tenant_id)
 
         assert (await until(batches, 1)).position == 1
 
 
 async def test_a_message_of_another_version_is_a_doubt_like_any_other(
-    database_url: str, vault: Vault, cursors: Cursors, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+    database_url: str, vault: Vault, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "LOOK_EVERY", 1000)
     tenant_id = (await make_tenant()).tenant_id
@@ -228,24 +224,22 @@ async def test_a_message_of_another_version_is_a_doubt_like_any_other(
         aclosing(here.feed.follow(tenant_id, 0)) as batches,
     ):
         await until(batches, 0)
-        await commit(here.db, cursors, tenant_id)
+        await commit(here.db, tenant_id)
         here.bell.ring(events.channel(tenant_id), text[:-1] + b',"mac":"' + mac + b'"}')
         assert (await until(batches, 1)).position == 1
 
-        ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+        ring(here.bell, vault, await commit(here.db, tenant_id))
         assert (await until(batches, 2)).position == 2
 
 
-async def test_another_tenants_events_are_not_in_the_feed(
-    here: Process, vault: Vault, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_another_tenants_events_are_not_in_the_feed(here: Process, vault: Vault, make_tenant: MakeTenant) -> None:
     ours, theirs = (await make_tenant()).tenant_id, (await make_tenant()).tenant_id
 
     async with aclosing(here.feed.follow(ours, 0)) as batches:
         await until(batches, 0)
-        their_message = ring(here.bell, vault, await commit(here.db, cursors, theirs))
+        their_message = ring(here.bell, vault, await commit(here.db, theirs))
         here.bell.ring(events.channel(ours), their_message)
-        written = await commit(here.db, cursors, ours)
+        written = await commit(here.db, ours)
         batch = await until(batches, 1)
 
     assert [event.id for event in batch.events] == [written[0].id]
@@ -254,9 +248,7 @@ async def test_another_tenants_events_are_not_in_the_feed(
 # ── a bus that lies, and one that goes away ──────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_lying_bus_changes_nothing_but_latency(
-    here: Process, vault: Vault, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_lying_bus_changes_nothing_but_latency(here: Process, vault: Vault, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
     channel, total = events.channel(tenant_id), 120
     liar = hashlib.sha256(b"not the key").digest()
@@ -264,7 +256,7 @@ async def test_a_lying_bus_changes_nothing_but_latency(
 
     told: list[bytes] = []
     for position in range(1, total + 1):
-        batch = await commit(here.db, cursors, tenant_id)
+        batch = await commit(here.db, tenant_id)
         forged = [Logged(tenant_id, position + ahead, ids.new(), "punch.created", b'{"id":"x"}') for ahead in (0, 1, 2)]
         lies = [
             events.write_message(liar, forged),
@@ -292,14 +284,14 @@ async def test_a_lying_bus_changes_nothing_but_latency(
 async def test_redis_may_die_and_come_back_meanwhile(
     db: Database, database_url: str, vault: Vault, make_tenant: MakeTenant, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    tenant_id, cursors, total = (await make_tenant()).tenant_id, Cursors(vault.cursor_key), 300
+    tenant_id, total = (await make_tenant()).tenant_id, 300
     with EmbeddedRedis(tmp_path_factory.mktemp("bus")) as redis:
         async with process(database_url, redis.url, vault) as here, process(database_url, redis.url, vault) as there:
             readers = [asyncio.create_task(read(each.feed, tenant_id, 0, total)) for each in (here, there, there)]
 
             async def write() -> None:
                 for _ in range(total):
-                    ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+                    ring(here.bell, vault, await commit(here.db, tenant_id))
                     await asyncio.sleep(0.01)
 
             writer = asyncio.create_task(write())
@@ -315,10 +307,10 @@ async def test_redis_may_die_and_come_back_meanwhile(
             async with aclosing(there.feed.follow(tenant_id, total)) as batches:
                 await until(batches, total)
                 await eventually(lambda: there.bell.healthy)
-                ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+                ring(here.bell, vault, await commit(here.db, tenant_id))
                 await until(batches, total + 1)
                 readings = there.feed.counts.readings
-                ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+                ring(here.bell, vault, await commit(here.db, tenant_id))
                 await until(batches, total + 2)
                 assert there.feed.counts.readings == readings
 
@@ -335,7 +327,7 @@ async def test_when_the_bus_comes_back_everybody_looks_at_once(
 ) -> None:
     monkeypatch.setattr(feeds, "LOOK_EVERY", 1000)
     monkeypatch.setattr(feeds, "LOOK_EVERY_UNHEARD", 1000)
-    tenant_id, cursors = (await make_tenant()).tenant_id, Cursors(vault.cursor_key)
+    tenant_id = (await make_tenant()).tenant_id
     with EmbeddedRedis(tmp_path_factory.mktemp("bus")) as redis:
         async with (
             process(database_url, redis.url, vault) as here,
@@ -343,27 +335,27 @@ async def test_when_the_bus_comes_back_everybody_looks_at_once(
         ):
             await until(batches, 0)
             await asyncio.to_thread(redis.kill)
-            await commit(here.db, cursors, tenant_id)
+            await commit(here.db, tenant_id)
             await asyncio.to_thread(redis.start)
 
             assert (await until(batches, 1)).position == 1
 
 
 async def test_without_any_redis_the_feed_works_all_the_same(
-    database_url: str, vault: Vault, cursors: Cursors, make_tenant: MakeTenant
+    database_url: str, vault: Vault, make_tenant: MakeTenant
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     async with process(database_url, "redis://127.0.0.1:1/0", vault) as here:
         reader = asyncio.create_task(read(here.feed, tenant_id, 0, 5))
         for _ in range(5):
-            ring(here.bell, vault, await commit(here.db, cursors, tenant_id))
+            ring(here.bell, vault, await commit(here.db, tenant_id))
 
         assert len(await reader) == 5
         assert not here.bell.healthy
 
 
 async def test_postgresql_may_go_away_and_come_back_meanwhile(
-    redis_server: EmbeddedRedis, vault: Vault, cursors: Cursors, tmp_path_factory: pytest.TempPathFactory
+    redis_server: EmbeddedRedis, vault: Vault, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), options={"fsync": "off"}) as postgres:
         await migrations.upgrade(postgres.url)
@@ -375,7 +367,7 @@ async def test_postgresql_may_go_away_and_come_back_meanwhile(
                 )
                 await connection.execute("INSERT INTO feed_heads (tenant_id) VALUES ($1)", tenant_id)
             early = asyncio.create_task(read(here.feed, tenant_id, 0, 4))
-            await commit(here.db, cursors, tenant_id, 2)
+            await commit(here.db, tenant_id, 2)
             await asyncio.sleep(0.3)
 
             await asyncio.to_thread(postgres.stop, "immediate")
@@ -385,7 +377,7 @@ async def test_postgresql_may_go_away_and_come_back_meanwhile(
             async with asyncio.timeout(PATIENCE):
                 while True:
                     try:
-                        await commit(here.db, cursors, tenant_id, 2)
+                        await commit(here.db, tenant_id, 2)
                         break
                     except Exception:
                         await asyncio.sleep(0.1)
@@ -415,11 +407,9 @@ async def test_silence_is_broken_by_empty_batches(here: Process, make_tenant: Ma
     assert got == [Batch([], 0, caught_up=True, head=0)] * 3
 
 
-async def test_a_long_log_comes_in_pages_that_say_how_much_is_left(
-    here: Process, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_a_long_log_comes_in_pages_that_say_how_much_is_left(here: Process, make_tenant: MakeTenant) -> None:
     tenant_id = (await make_tenant()).tenant_id
-    await commit(here.db, cursors, tenant_id, 1200)
+    await commit(here.db, tenant_id, 1200)
 
     async with aclosing(here.feed.follow(tenant_id, 100)) as batches:
         got = [await anext(batches) for _ in range(3)]
@@ -432,7 +422,7 @@ async def test_a_long_log_comes_in_pages_that_say_how_much_is_left(
 
 
 async def test_a_slow_reader_holds_nothing_and_misses_nothing(
-    here: Process, vault: Vault, cursors: Cursors, make_tenant: MakeTenant
+    here: Process, vault: Vault, make_tenant: MakeTenant
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
     total = tails.RING_EVENTS * 3
@@ -440,7 +430,7 @@ async def test_a_slow_reader_holds_nothing_and_misses_nothing(
         first = await anext(slow)
         quick = asyncio.create_task(read(here.feed, tenant_id, 0, total))
         for _ in range(total // 100):
-            ring(here.bell, vault, await commit(here.db, cursors, tenant_id, 100))
+            ring(here.bell, vault, await commit(here.db, tenant_id, 100))
         await quick
         tail = here.feed._watches[tenant_id].tail
         assert tail.since(total - tails.RING_EVENTS) is not None
@@ -488,7 +478,7 @@ async def test_a_feed_begins_now_or_at_the_beginning_or_at_a_cursor(
     tenant_id = (await make_tenant()).tenant_id
     assert await here.feed.locate(tenant_id, None, FeedStart.NOW) == 0
     assert await here.feed.locate(tenant_id, None, FeedStart.BEGINNING) == 0
-    await commit(here.db, cursors, tenant_id, 7)
+    await commit(here.db, tenant_id, 7)
 
     assert await here.feed.locate(tenant_id, None, FeedStart.NOW) == 7
     assert await here.feed.locate(tenant_id, None, FeedStart.BEGINNING) == 0
@@ -500,7 +490,7 @@ async def test_a_cursor_of_another_tenant_or_of_the_future_is_invalid(
     here: Process, cursors: Cursors, make_tenant: MakeTenant
 ) -> None:
     tenant_id, stranger = (await make_tenant()).tenant_id, (await make_tenant()).tenant_id
-    await commit(here.db, cursors, tenant_id, 2)
+    await commit(here.db, tenant_id, 2)
 
     for cursor in (cursors.write(stranger, 1), cursors.write(tenant_id, 3), "", "nonsense", "é"):
         with pytest.raises(CursorInvalid):
@@ -517,7 +507,7 @@ async def test_what_is_not_kept_any_more_is_said_with_the_oldest_cursor(
     here: Process, cursors: Cursors, make_tenant: MakeTenant, postgres: EmbeddedPostgres, database_url: str
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
-    await commit(here.db, cursors, tenant_id, 10)
+    await commit(here.db, tenant_id, 10)
     await forget_up_to(postgres, database_url, tenant_id, 6)
 
     with pytest.raises(CursorExpired) as expired:
@@ -536,10 +526,10 @@ async def test_what_is_not_kept_any_more_is_said_with_the_oldest_cursor(
 
 
 async def test_a_hole_in_the_log_is_never_passed_over(
-    here: Process, cursors: Cursors, make_tenant: MakeTenant, postgres: EmbeddedPostgres, database_url: str
+    here: Process, make_tenant: MakeTenant, postgres: EmbeddedPostgres, database_url: str
 ) -> None:
     tenant_id = (await make_tenant()).tenant_id
-    await commit(here.db, cursors, tenant_id, 5)
+    await commit(here.db, tenant_id, 5)
     connection = await asyncpg.connect(postgres.superuser_url.rsplit("/", 1)[0] + "/" + database_url.rsplit("/", 1)[1])
     await connection.execute("DELETE FROM events WHERE tenant_id = $1 AND position = 3", tenant_id)
     await connection.close()

@@ -16,7 +16,7 @@ from app import ids
 from app.database import Database
 from app.domain import ingest, roster
 from app.domain.devices import Device
-from app.domain.events import Cursors, Logged
+from app.domain.events import Logged
 from app.domain.ingest import KnownDevice, Reading
 from app.domain.punches import DeviceSnapshot
 from app.domain.roster import Person
@@ -47,9 +47,9 @@ def punch(device: Device, *numbers: int) -> Reading:
     return attlog(known(device), *(f"17\t2026-03-02 08:00:{number:02}\t0\t1\t0" for number in numbers))
 
 
-async def accept(db: Database, cursors: Cursors, *readings: Reading) -> list[Logged]:
+async def accept(db: Database, *readings: Reading) -> list[Logged]:
     async with db.across("ingest", list({reading.device.tenant_id for reading in readings})) as connection:
-        return await ingest.accept(connection, cursors, readings)
+        return await ingest.accept(connection, readings)
 
 
 @pytest.fixture
@@ -128,17 +128,16 @@ def test_photos_and_options_are_answered_without_a_count() -> None:
 # ── one transaction ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_punch_is_announced_with_its_device_and_cursor(db: Database, cursors: Cursors, device: Device) -> None:
+async def test_a_punch_is_announced_with_its_device(db: Database, device: Device) -> None:
     reading = punch(device, 1)
 
-    [event] = await accept(db, cursors, reading)
+    [event] = await accept(db, reading)
 
     [(position, body)] = await logged(db, device.tenant_id)
     assert (position, event.position) == (1, 1)
     assert orjson.loads(event.body) == body
     assert body["type"] == "punch.created"
     assert body["tenant_id"] == ids.show("ten", device.tenant_id)
-    assert cursors.read(device.tenant_id, body["feed_cursor"]) == 1
     assert body["data"]["id"] == ids.show("pun", reading.punches[0].id)
     assert body["data"]["pin"] == "17"
     assert body["data"]["device"] == {
@@ -153,33 +152,27 @@ async def test_a_punch_is_announced_with_its_device_and_cursor(db: Database, cur
     assert await rows(db, device.tenant_id, "SELECT id FROM punches") == [(reading.punches[0].id,)]
 
 
-async def test_a_resent_upload_is_one_punch_and_announces_nothing(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
-    first = await accept(db, cursors, punch(device, 1, 2))
-    again = await accept(db, cursors, punch(device, 2, 1, 3))
-    third = await accept(db, cursors, punch(device, 1, 2, 3))
+async def test_a_resent_upload_is_one_punch_and_announces_nothing(db: Database, device: Device) -> None:
+    first = await accept(db, punch(device, 1, 2))
+    again = await accept(db, punch(device, 2, 1, 3))
+    third = await accept(db, punch(device, 1, 2, 3))
 
     assert [len(batch) for batch in (first, again, third)] == [2, 1, 0]
     assert await rows(db, device.tenant_id, "SELECT count(*) FROM punches") == [(3,)]
     assert [position for position, _ in await logged(db, device.tenant_id)] == [1, 2, 3]
 
 
-async def test_the_same_line_in_two_uploads_of_one_commit_is_one_punch(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
-    announced = await accept(db, cursors, punch(device, 1, 1), punch(device, 1), punch(device, 2, 1))
+async def test_the_same_line_in_two_uploads_of_one_commit_is_one_punch(db: Database, device: Device) -> None:
+    announced = await accept(db, punch(device, 1, 1), punch(device, 1), punch(device, 2, 1))
 
     assert [event.position for event in announced] == [1, 2]
     assert await rows(db, device.tenant_id, "SELECT count(*) FROM punches") == [(2,)]
 
 
-async def test_the_same_line_in_two_transactions_at_once_is_one_punch(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
+async def test_the_same_line_in_two_transactions_at_once_is_one_punch(db: Database, device: Device) -> None:
     async with db.across("ingest", [device.tenant_id]) as connection:
-        first = await ingest.accept(connection, cursors, [punch(device, 1)])
-        twin = asyncio.create_task(accept(db, cursors, punch(device, 1)))
+        first = await ingest.accept(connection, [punch(device, 1)])
+        twin = asyncio.create_task(accept(db, punch(device, 1)))
         await until_blocked(db)
     second = await twin
 
@@ -188,13 +181,11 @@ async def test_the_same_line_in_two_transactions_at_once_is_one_punch(
     assert [position for position, _ in await logged(db, device.tenant_id)] == [1]
 
 
-async def test_a_twin_of_a_transaction_that_fails_takes_its_place(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
+async def test_a_twin_of_a_transaction_that_fails_takes_its_place(db: Database, device: Device) -> None:
     with pytest.raises(ZeroDivisionError):
         async with db.across("ingest", [device.tenant_id]) as connection:
-            await ingest.accept(connection, cursors, [punch(device, 1)])
-            twin = asyncio.create_task(accept(db, cursors, punch(device, 1)))
+            await ingest.accept(connection, [punch(device, 1)])
+            twin = asyncio.create_task(accept(db, punch(device, 1)))
             await until_blocked(db)
             raise ZeroDivisionError
     [event] = await twin
@@ -203,12 +194,10 @@ async def test_a_twin_of_a_transaction_that_fails_takes_its_place(
     assert await rows(db, device.tenant_id, "SELECT count(*) FROM punches") == [(1,)]
 
 
-async def test_many_tenants_share_a_transaction_and_nothing_else(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
-) -> None:
+async def test_many_tenants_share_a_transaction_and_nothing_else(db: Database, make_tenant: MakeTenant) -> None:
     devices = [await make_device(db, (await make_tenant()).tenant_id) for _ in range(5)]
 
-    await accept(db, cursors, *(punch(device, second) for second in range(3) for device in devices))
+    await accept(db, *(punch(device, second) for second in range(3) for device in devices))
 
     for device in devices:
         events = await logged(db, device.tenant_id)
@@ -223,14 +212,14 @@ async def test_many_tenants_share_a_transaction_and_nothing_else(
 
 @pytest.mark.parametrize("counts", [(1, 2), (2, 1)])
 async def test_heads_are_locked_in_one_order_whoever_comes_first_in_an_upload(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant, counts: tuple[int, int]
+    db: Database, make_tenant: MakeTenant, counts: tuple[int, int]
 ) -> None:
     tenants = sorted([(await make_tenant()).tenant_id, (await make_tenant()).tenant_id])
     first, second = [await make_device(db, tenant_id) for tenant_id in tenants]
     readings = [punch(second, *range(counts[1])), punch(first, *range(counts[0]))]
 
     async with held(db, tenants[0]):
-        accepting = asyncio.create_task(accept(db, cursors, *readings))
+        accepting = asyncio.create_task(accept(db, *readings))
         await until_blocked(db)
         async with db.across("ingest", tenants) as connection:  # the second is still free: nobody waits in a circle
             free = await connection.fetch(
@@ -246,7 +235,7 @@ async def test_heads_are_locked_in_one_order_whoever_comes_first_in_an_upload(
 
 
 async def test_every_endpoint_that_wants_it_is_owed_a_delivery(
-    db: Database, vault: Vault, cursors: Cursors, device: Device, make_tenant: MakeTenant
+    db: Database, vault: Vault, device: Device, make_tenant: MakeTenant
 ) -> None:
     tenant_id = device.tenant_id
     wants_all = await make_endpoint(db, vault, tenant_id)
@@ -257,30 +246,30 @@ async def test_every_endpoint_that_wants_it_is_owed_a_delivery(
     await make_endpoint(db, vault, tenant_id, deleted_at=NOW)
     await make_endpoint(db, vault, (await make_tenant()).tenant_id)
 
-    [event] = await accept(db, cursors, punch(device, 1))
-    await accept(db, cursors, punch(device, 1))
+    [event] = await accept(db, punch(device, 1))
+    await accept(db, punch(device, 1))
 
     owed = await rows(db, tenant_id, "SELECT endpoint_id, event_id, position, status FROM webhook_deliveries")
     assert sorted(owed) == sorted((each.id, event.id, 1, "PENDING") for each in (wants_all, wants_punches, paused))
 
 
-async def test_bytes_are_kept_once_however_often_they_come(db: Database, cursors: Cursors, device: Device) -> None:
+async def test_bytes_are_kept_once_however_often_they_come(db: Database, device: Device) -> None:
     def reading() -> Reading:
         kept = ingest.read(known(device), Upload("x", "OPERLOG", "7", b"OPLOG 4\t1\t2026-03-02 09:00:00\t0"), NOW)
         kept.rejected = attlog(known(device), "rubbish").rejected
         return kept
 
     for _ in range(2):
-        assert await accept(db, cursors, reading(), reading()) == []
+        assert await accept(db, reading(), reading()) == []
 
     assert await rows(db, device.tenant_id, "SELECT table_name, stamp FROM kept_uploads") == [("OPERLOG", "7")]
     assert await rows(db, device.tenant_id, "SELECT raw FROM rejected_records") == [(b"rubbish",)]
 
 
-async def test_what_is_salvaged_is_bytes_only(db: Database, cursors: Cursors, device: Device) -> None:
+async def test_what_is_salvaged_is_bytes_only(db: Database, device: Device) -> None:
     reading = attlog(known(device), "17\t2026-03-02 08:00:01\t0\t1", "rubbish")
 
-    await accept(db, cursors, ingest.salvage(reading, "refused by the database"))
+    await accept(db, ingest.salvage(reading, "refused by the database"))
 
     found = await rows(db, device.tenant_id, "SELECT raw, reason FROM rejected_records ORDER BY raw")
     assert found == [(b"17\t2026-03-02 08:00:01\t0\t1", "refused by the database"), (b"rubbish", "no time")]
@@ -290,31 +279,29 @@ async def test_what_is_salvaged_is_bytes_only(db: Database, cursors: Cursors, de
 # ── whose PIN it is ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def enroll(db: Database, cursors: Cursors, tenant_id: UUID, pin: str, name: str) -> str:
+async def enroll(db: Database, tenant_id: UUID, pin: str, name: str) -> str:
     async with db.write(tenant_id) as session:
-        person, _ = await roster.upsert(session, cursors, tenant_id, Person(pin, {"name": name}))
+        person, _ = await roster.upsert(session, tenant_id, Person(pin, {"name": name}))
     return ids.show("emp", person.id)
 
 
 async def test_a_punch_is_announced_with_the_person_who_has_its_pin(
-    db: Database, cursors: Cursors, device: Device, make_tenant: MakeTenant
+    db: Database, device: Device, make_tenant: MakeTenant
 ) -> None:
-    employee_id = await enroll(db, cursors, device.tenant_id, "17", "Zoë")
-    await enroll(db, cursors, (await make_tenant()).tenant_id, "17", "Somebody else's")
+    employee_id = await enroll(db, device.tenant_id, "17", "Zoë")
+    await enroll(db, (await make_tenant()).tenant_id, "17", "Somebody else's")
 
-    await accept(db, cursors, punch(device, 1))
+    await accept(db, punch(device, 1))
 
     [(_, body)] = await logged(db, device.tenant_id)
     assert body["data"]["employee"] == {"id": employee_id, "name": "Zoë", "external_id": None}
 
 
-async def test_a_person_enrolled_between_the_insert_and_the_head_is_found(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
+async def test_a_person_enrolled_between_the_insert_and_the_head_is_found(db: Database, device: Device) -> None:
     tenant_id = device.tenant_id
     async with db.write(tenant_id) as session:  # holds the head until it commits
-        person, waiting = await roster.upsert(session, cursors, tenant_id, Person("17", {"name": "Zoë"}))
-        accepting = asyncio.create_task(accept(db, cursors, punch(device, 1)))
+        person, waiting = await roster.upsert(session, tenant_id, Person("17", {"name": "Zoë"}))
+        accepting = asyncio.create_task(accept(db, punch(device, 1)))
         await until_blocked(db)
     await accepting
 
@@ -325,12 +312,12 @@ async def test_a_person_enrolled_between_the_insert_and_the_head_is_found(
 
 
 async def test_a_person_enrolled_while_an_upload_holds_the_head_is_matched_afterwards(
-    db: Database, cursors: Cursors, device: Device
+    db: Database, device: Device
 ) -> None:
     tenant_id = device.tenant_id
     async with db.across("ingest", [tenant_id]) as connection:
-        await ingest.accept(connection, cursors, [punch(device, 1)])
-        enrolling = asyncio.create_task(enroll(db, cursors, tenant_id, "17", "Zoë"))
+        await ingest.accept(connection, [punch(device, 1)])
+        enrolling = asyncio.create_task(enroll(db, tenant_id, "17", "Zoë"))
         await until_blocked(db)
     employee_id = await enrolling
 
@@ -340,14 +327,12 @@ async def test_a_person_enrolled_while_an_upload_holds_the_head_is_matched_after
     assert events[0][1]["data"]["id"] == events[1][1]["data"]["id"]
 
 
-async def test_a_person_renamed_before_the_head_is_taken_has_the_new_name(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
-    await enroll(db, cursors, device.tenant_id, "17", "Zoe")
+async def test_a_person_renamed_before_the_head_is_taken_has_the_new_name(db: Database, device: Device) -> None:
+    await enroll(db, device.tenant_id, "17", "Zoe")
     async with held(db, device.tenant_id):
-        accepting = asyncio.create_task(accept(db, cursors, punch(device, 1)))
+        accepting = asyncio.create_task(accept(db, punch(device, 1)))
         await until_blocked(db)
-        renaming = asyncio.create_task(enroll(db, cursors, device.tenant_id, "17", "Zoë"))
+        renaming = asyncio.create_task(enroll(db, device.tenant_id, "17", "Zoë"))
         await until_blocked(db, 2)
     await asyncio.gather(accepting, renaming)
 
@@ -359,38 +344,38 @@ async def test_a_person_renamed_before_the_head_is_taken_has_the_new_name(
 
 
 async def test_an_upload_for_a_tenant_that_was_not_named_is_refused_whole(
-    db: Database, cursors: Cursors, device: Device, make_tenant: MakeTenant
+    db: Database, device: Device, make_tenant: MakeTenant
 ) -> None:
     other = await make_tenant()
 
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
         async with db.across("ingest", [other.tenant_id]) as connection:
-            await ingest.accept(connection, cursors, [punch(device, 1)])
+            await ingest.accept(connection, [punch(device, 1)])
 
     assert await rows(db, device.tenant_id, "SELECT id FROM punches") == []
 
 
 async def test_a_punch_cannot_point_at_another_tenants_device(
-    db: Database, cursors: Cursors, device: Device, make_tenant: MakeTenant
+    db: Database, device: Device, make_tenant: MakeTenant
 ) -> None:
     other = await make_tenant()
     theirs = KnownDevice(other.tenant_id, known(device).device, ZoneInfo("UTC"))
 
     with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await accept(db, cursors, attlog(theirs, "17\t2026-03-02 08:00:01\t0\t1"))
+        await accept(db, attlog(theirs, "17\t2026-03-02 08:00:01\t0\t1"))
 
     assert await rows(db, other.tenant_id, "SELECT id FROM punches") == []
     assert await rows(db, other.tenant_id, "SELECT position FROM feed_heads") == [(0,)]
 
 
 async def test_two_tenants_with_the_same_serial_and_the_same_punch_both_keep_it(
-    db: Database, cursors: Cursors, make_tenant: MakeTenant
+    db: Database, make_tenant: MakeTenant
 ) -> None:
     ours, theirs = [
         await make_device(db, (await make_tenant()).tenant_id, serial_number="TWINSERIAL") for _ in range(2)
     ]
 
-    await accept(db, cursors, punch(ours, 1), punch(theirs, 1))
+    await accept(db, punch(ours, 1), punch(theirs, 1))
 
     assert await rows(db, ours.tenant_id, "SELECT device_id FROM punches") == [(ours.id,)]
     assert await rows(db, theirs.tenant_id, "SELECT device_id FROM punches") == [(theirs.id,)]

@@ -46,13 +46,12 @@ class Here:
 
     async def punch(self, *views: PunchView) -> None:
         """Committed and rung."""
-        logged = await add_punches(self.db, Cursors(self.vault.cursor_key), self.tenant_id, self.device, views)
+        logged = await add_punches(self.db, self.tenant_id, self.device, views)
         outbox.ring(self.bell, self.vault.bus_key, logged)
 
     async def happen(self, times: int = 1) -> None:
         """Something that is no punch."""
-        cursors = Cursors(self.vault.cursor_key)
-        logged = await factories.happen(self.db, cursors, self.tenant_id, times, EventType.DEVICE_ONLINE)
+        logged = await factories.happen(self.db, self.tenant_id, times, EventType.DEVICE_ONLINE)
         outbox.ring(self.bell, self.vault.bus_key, logged)
 
     def reader(self, wanted: Wanted | None = None, most: int = 50) -> PunchFeed:

@@ -33,10 +33,10 @@ async def test_a_tenant_begins_on_trial_with_an_empty_log_and_an_address(db: Dat
     async with db.read(created.tenant.id) as session:
         where = await enrollments.addresses(session, created.tenant.id, vault, SETTINGS)
     async with db.across("feed", [created.tenant.id]) as connection:
-        heads = await connection.fetch("SELECT position, roster FROM feed_heads")
+        heads = await connection.fetch("SELECT position FROM feed_heads")
     assert created.tenant.plan == Plan.TRIAL
     assert created.tenant.trial_ends_at == created.tenant.created_at + timedelta(days=7)
-    assert [tuple(head) for head in heads] == [(0, 0)]
+    assert [tuple(head) for head in heads] == [(0,)]
     assert where == enrollments.Addresses(
         f"https://punch.example/d/{created.enrollment_token}", f"{created.enrollment_label}.in.punch.example"
     )

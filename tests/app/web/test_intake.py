@@ -16,7 +16,7 @@ import pytest
 from app.database import Database
 from app.domain import ingest
 from app.domain.devices import Device
-from app.domain.events import Cursors, Logged
+from app.domain.events import Logged
 from app.domain.ingest import KnownDevice, Reading
 from app.domain.punches import DeviceSnapshot
 from app.errors import ServiceUnavailable
@@ -43,8 +43,8 @@ class Bell:
 
 
 @asynccontextmanager
-async def intake_on(db: Database, cursors: Cursors, bell: Bell | None = None, **bounds: int) -> AsyncIterator[Intake]:
-    intake = Intake(db, cursors, bell or Bell(), **bounds)
+async def intake_on(db: Database, bell: Bell | None = None, **bounds: int) -> AsyncIterator[Intake]:
+    intake = Intake(db, bell or Bell(), **bounds)
     await intake.start()
     try:
         yield intake
@@ -80,8 +80,8 @@ async def pins(db: Database, tenant_id: UUID) -> list[str]:
     return [row[0] for row in await rows(db, tenant_id, "SELECT pin FROM punches ORDER BY pin::integer")]
 
 
-async def test_a_submit_returns_after_the_commit_and_not_before(db: Database, cursors: Cursors, device: Device) -> None:
-    async with intake_on(db, cursors) as intake:
+async def test_a_submit_returns_after_the_commit_and_not_before(db: Database, device: Device) -> None:
+    async with intake_on(db) as intake:
         async with held(db, device.tenant_id):
             submitted = asyncio.create_task(intake.submit(upload(device, 1)))
             await until_blocked(db)
@@ -92,9 +92,9 @@ async def test_a_submit_returns_after_the_commit_and_not_before(db: Database, cu
         assert await pins(db, device.tenant_id) == ["1"]
 
 
-async def test_uploads_that_arrive_together_share_a_commit(db: Database, cursors: Cursors, device: Device) -> None:
+async def test_uploads_that_arrive_together_share_a_commit(db: Database, device: Device) -> None:
     bell = Bell()
-    async with intake_on(db, cursors, bell) as intake:
+    async with intake_on(db, bell) as intake:
         await asyncio.gather(*(intake.submit(upload(device, number)) for number in range(50)))
 
     transactions = await rows(db, device.tenant_id, "SELECT DISTINCT xmin::text FROM punches")
@@ -105,29 +105,27 @@ async def test_uploads_that_arrive_together_share_a_commit(db: Database, cursors
     assert [position for position, _ in logged] == list(range(1, 51))
 
 
-async def test_a_commit_has_at_most_a_batch_of_records(db: Database, cursors: Cursors, device: Device) -> None:
-    async with intake_on(db, cursors, batch=10) as intake:
+async def test_a_commit_has_at_most_a_batch_of_records(db: Database, device: Device) -> None:
+    async with intake_on(db, batch=10) as intake:
         await asyncio.gather(*(intake.submit(upload(device, number, of=4)) for number in range(10)))
 
     per_commit = await rows(db, device.tenant_id, "SELECT count(*) FROM punches GROUP BY xmin::text")
     assert sorted(per_commit) == [(8,)] * 5
 
 
-async def test_an_upload_larger_than_a_batch_is_committed_by_itself(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
-    async with intake_on(db, cursors, batch=10) as intake:
+async def test_an_upload_larger_than_a_batch_is_committed_by_itself(db: Database, device: Device) -> None:
+    async with intake_on(db, batch=10) as intake:
         await intake.submit(upload(device, 1, of=35))
 
     assert await rows(db, device.tenant_id, "SELECT count(*) FROM punches GROUP BY xmin::text") == [(35,)]
 
 
-async def test_one_poisoned_upload_costs_the_others_nothing(db: Database, cursors: Cursors, device: Device) -> None:
+async def test_one_poisoned_upload_costs_the_others_nothing(db: Database, device: Device) -> None:
     good = [upload(device, number) for number in range(9)]
     bad = poisoned(device)
     raw = bad.punches[0].raw
 
-    async with intake_on(db, cursors) as intake:
+    async with intake_on(db) as intake:
         await asyncio.gather(*(intake.submit(reading) for reading in [*good[:4], bad, *good[4:]]))
 
     assert await pins(db, device.tenant_id) == [str(number) for number in range(9)]
@@ -138,11 +136,11 @@ async def test_one_poisoned_upload_costs_the_others_nothing(db: Database, cursor
 
 
 async def test_a_poisoned_upload_of_one_tenant_costs_another_nothing(
-    db: Database, cursors: Cursors, device: Device, make_tenant: MakeTenant
+    db: Database, device: Device, make_tenant: MakeTenant
 ) -> None:
     other = await make_device(db, (await make_tenant()).tenant_id)
 
-    async with intake_on(db, cursors) as intake:
+    async with intake_on(db) as intake:
         await asyncio.gather(intake.submit(poisoned(device)), intake.submit(upload(other, 1)))
 
     assert await pins(db, other.tenant_id) == ["1"]
@@ -150,10 +148,8 @@ async def test_a_poisoned_upload_of_one_tenant_costs_another_nothing(
     assert len(await rows(db, device.tenant_id, "SELECT raw FROM rejected_records")) == 1
 
 
-async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(
-    db: Database, cursors: Cursors, device: Device
-) -> None:
-    async with intake_on(db, cursors, bound=10) as intake:
+async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(db: Database, device: Device) -> None:
+    async with intake_on(db, bound=10) as intake:
         async with held(db, device.tenant_id):
             waiting = [asyncio.create_task(intake.submit(upload(device, number, of=5))) for number in (1, 2)]
             await until_blocked(db)
@@ -166,19 +162,19 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(
 
 
 async def test_an_upload_longer_than_the_queue_is_taken_when_it_is_the_first_in_line(
-    db: Database, cursors: Cursors, device: Device
+    db: Database, device: Device
 ) -> None:
-    async with intake_on(db, cursors, bound=10) as intake:
+    async with intake_on(db, bound=10) as intake:
         await intake.submit(upload(device, 1, of=25))
 
     assert len(await pins(db, device.tenant_id)) == 25
 
 
 async def test_what_is_not_committed_is_refused_and_not_stored_later(
-    database_url: str, db: Database, cursors: Cursors, device: Device
+    database_url: str, db: Database, device: Device
 ) -> None:
     impatient = Database(database_url, lock_timeout=0.2)
-    async with intake_on(impatient, cursors) as intake:
+    async with intake_on(impatient) as intake:
         async with held(db, device.tenant_id):
             with pytest.raises(ServiceUnavailable):
                 await asyncio.wait_for(intake.submit(upload(device, 1)), PATIENCE)
@@ -189,9 +185,9 @@ async def test_what_is_not_committed_is_refused_and_not_stored_later(
     await impatient.stop()
 
 
-async def test_while_the_database_is_away_every_upload_is_refused(cursors: Cursors, device: Device) -> None:
+async def test_while_the_database_is_away_every_upload_is_refused(device: Device) -> None:
     away = Database("postgresql://nobody:x@127.0.0.1:9/none")
-    async with intake_on(away, cursors) as intake:
+    async with intake_on(away) as intake:
         refusals = await asyncio.gather(
             *(intake.submit(upload(device, number)) for number in range(5)), return_exceptions=True
         )
@@ -200,9 +196,9 @@ async def test_while_the_database_is_away_every_upload_is_refused(cursors: Curso
     assert [type(refusal) for refusal in refusals] == [ServiceUnavailable] * 5
 
 
-async def test_a_bell_that_breaks_does_not_end_the_intake(db: Database, cursors: Cursors, device: Device) -> None:
+async def test_a_bell_that_breaks_does_not_end_the_intake(db: Database, device: Device) -> None:
     bell = Bell(broken=True)
-    async with intake_on(db, cursors, bell, writers=1) as intake:
+    async with intake_on(db, bell, writers=1) as intake:
         with pytest.raises(ServiceUnavailable):
             await intake.submit(upload(device, 1))
         bell.broken = False
@@ -212,8 +208,8 @@ async def test_a_bell_that_breaks_does_not_end_the_intake(db: Database, cursors:
     assert [event.position for event in bell.heard] == [2]
 
 
-async def test_who_gives_up_waiting_leaves_the_others_alone(db: Database, cursors: Cursors, device: Device) -> None:
-    async with intake_on(db, cursors) as intake:
+async def test_who_gives_up_waiting_leaves_the_others_alone(db: Database, device: Device) -> None:
+    async with intake_on(db) as intake:
         async with held(db, device.tenant_id):
             impatient, patient = [asyncio.create_task(intake.submit(upload(device, number))) for number in (1, 2)]
             await until_blocked(db)
@@ -223,8 +219,8 @@ async def test_who_gives_up_waiting_leaves_the_others_alone(db: Database, cursor
     assert await pins(db, device.tenant_id) == ["1", "2"]
 
 
-async def test_a_stop_commits_what_waits(db: Database, cursors: Cursors, device: Device) -> None:
-    async with intake_on(db, cursors, batch=1, writers=1) as intake:
+async def test_a_stop_commits_what_waits(db: Database, device: Device) -> None:
+    async with intake_on(db, batch=1, writers=1) as intake:
         waiting = [asyncio.create_task(intake.submit(upload(device, number))) for number in range(5)]
         await asyncio.sleep(0)
         await intake.stop()
@@ -234,13 +230,13 @@ async def test_a_stop_commits_what_waits(db: Database, cursors: Cursors, device:
 
 
 async def test_many_tenants_through_two_processes_at_once_are_all_stored_in_dense_positions(
-    db: Database, database_url: str, cursors: Cursors, make_tenant: MakeTenant
+    db: Database, database_url: str, make_tenant: MakeTenant
 ) -> None:
     devices = [await make_device(db, (await make_tenant()).tenant_id) for _ in range(12)]
     twin = Database(database_url)
     randomly = random.Random(7)
 
-    async with intake_on(db, cursors) as one, intake_on(twin, cursors) as two:
+    async with intake_on(db) as one, intake_on(twin) as two:
 
         async def send(intake: Intake, device: Device, numbers: list[int]) -> None:
             for number in numbers:
