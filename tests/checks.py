@@ -1,6 +1,7 @@
 """What `make check` asks besides formatting, types and imports: does what is written down agree with what is built?
 
-`python -m tests.checks` compares; with `--write` it first renews the printed schema, to be reviewed like code.
+`python -m tests.checks` compares; with `--write` it first renews the printed schema and
+the list of what the contract still misses, to be reviewed like code.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
     """Run every check; the exit code says whether all hold."""
     if arguments == ["--write"]:
         SNAPSHOT.write_text(sdl())
+        MISSING.write_text("".join(f"{line}\n" for line in differences(load(CONTRACT.read_text()), load(sdl()))))
     elif arguments:
         print("usage: python -m tests.checks [--write]", file=sys.stderr)
         return 2
