@@ -272,6 +272,8 @@ def _environment(here: Installation) -> dict[str, str]:
         "SECRET_KEY": here.secret_key,
         "METRICS_TOKEN": here.metrics_token,
     }
+    if here.tenant:
+        ours["DEMO_KEY"] = here.tenant["api_key"]
     defaults = {
         "PUBLIC_URL": here.public_url,
         "DEVICE_DOMAIN": _DEVICE_DOMAIN,
@@ -411,6 +413,7 @@ def _facts(here: Installation) -> dict[str, Any]:
         "enrollment_host": here.tenant["enrollment_host"],
         "dashboard_url": f"{url}/dashboard/",
         "docs_url": f"{url}/docs/",
+        "playground_url": f"{url}/playground",
         "metrics_url": f"{url}/metrics",
         "metrics_token": here.metrics_token,
         "tenant_id": here.tenant["tenant_id"],
@@ -425,6 +428,7 @@ def _say(facts: dict[str, Any], console: Console | None) -> None:
     shown = {
         "GraphQL": facts["graphql_url"],
         "Live feed": facts["ws_url"],
+        "Playground": facts["playground_url"],
         "Terminals": facts["enrollment_url"],
         "API key": facts["api_key"],
         "Tenant": facts["tenant_id"],

@@ -27,7 +27,7 @@ from app.domain.keys import KeyRing
 from app.errors import doc_url
 from app.settings import Settings
 from app.vault import Vault
-from app.web import health, pages
+from app.web import assets, health, pages, playground
 from app.web.iclock import Iclock
 from app.web.intake import Intake
 from app.web.middleware import HostNotAllowed, Hosts, Receive, Scope, Send, refuse, request_id
@@ -63,6 +63,8 @@ class Application:
                 *health.routes(settings, self.db, self.bell),
                 *self.graphql.routes(),
                 *pages.routes(),
+                *assets.routes(),
+                *playground.routes(settings),
             ],
             lifespan=self._lifespan,
             exception_handlers={HTTPException: self._page_error},

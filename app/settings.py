@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     api_restore: float = Field(default=500, gt=0, description="Points given back per second.")
     sockets_per_key: int = Field(default=100, gt=0, description="Live sockets one API key may hold.")
     signup: bool = Field(default=False, description="Whether strangers may sign up for a trial on the dashboard.")
+    demo_key: SecretStr | None = Field(
+        default=None,
+        description="An API key that the playground opens with, in a browser on this machine only; `dev` sets its own.",
+    )
     metrics_token: SecretStr | None = Field(
         default=None, description="Bearer token of /metrics; without one it is closed."
     )
