@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import strawberry
 from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from schema import types
-from schema.guards import Guards, Parsing, Validation
+from schema.documents import Documents, Reading
 from schema.mutations import Mutation
 from schema.queries import Query
 from schema.subscriptions import Subscription
@@ -17,6 +19,11 @@ from schema.values import SCALARS
 
 class Schema(strawberry.Schema):
     """Says nothing of errors itself: `errors.present` logs what it hides, on every transport."""
+
+    @cached_property
+    def documents(self) -> Documents:
+        """What it has read lately."""
+        return Documents(self._schema)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         pass
@@ -45,7 +52,7 @@ def build(*, sort: bool = False) -> Schema:
             types.WebhookDelivery,
             types.WebhookEndpoint,
         ],
-        extensions=[Guards, Parsing, Validation],
+        extensions=[Reading],
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
     )
 

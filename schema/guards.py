@@ -1,14 +1,13 @@
-"""What a document may ask of us before it is even validated, and which documents are remembered.
+"""What a document may ask of us before it is even validated.
 
 The check is linear in the length of the document. Strawberry's own limiters follow every spread of a fragment again,
-so that twenty short fragments keep them busy for seconds; here a fragment is measured once. What is remembered is
-bounded in number and in length, since a document in memory takes some three hundred times its text.
+so that twenty short fragments keep them busy for seconds; here a fragment is measured once. The bounds are chosen so
+that validation, which compares namesakes and fragments pair by pair, has little left to compare.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,21 +20,25 @@ from graphql import (
     OperationDefinitionNode,
     SelectionSetNode,
 )
-from strawberry.extensions import ParserCache, SchemaExtension, ValidationCache
 
 from app.errors import AppError
 
+#: Characters in a document. What is longer belongs into variables.
+LONGEST: Final = 65_536
 #: Tokens in a document.
-MOST_TOKENS: Final = 5_000
+MOST_TOKENS: Final = 2_000
 #: Fields inside one another. A page of a page takes eight.
 DEEPEST: Final = 20
 #: Fields that answer under one name, anywhere in the document: validation compares each with all others.
-MOST_NAMESAKES: Final = 200
-
-
-#: Documents whose parsing and validation are remembered, and the longest of them, in characters.
-DOCUMENTS_KEPT: Final = 128
-LONGEST_KEPT: Final = 4096
+MOST_NAMESAKES: Final = 100
+MOST_ALIASES: Final = 100
+MOST_DIRECTIVES: Final = 50
+#: Fields at the top of one operation.
+MOST_ROOT_FIELDS: Final = 50
+MOST_FRAGMENTS: Final = 100
+MOST_OPERATIONS: Final = 50
+#: Mistakes that are reported: each comes with suggestions, which take time to find.
+MOST_MISTAKES: Final = 10
 
 
 class QueryTooComplex(AppError):
@@ -48,52 +51,21 @@ class QueryTooComplex(AppError):
 class Measure:
     """How big a document is."""
 
-    depth: int
-    namesakes: int
+    depth: int = 0
+    namesakes: int = 0
+    aliases: int = 0
+    directives: int = 0
+    root_fields: int = 0
+    fragments: int = 0
+    operations: int = 0
 
 
-class Guards(SchemaExtension):
-    """Sets the parser's bound and checks what it has read."""
-
-    def on_operation(self) -> Iterator[None]:
-        self.execution_context.parse_options["max_tokens"] = MOST_TOKENS
-        yield
-
-    def on_validate(self) -> Iterator[None]:
-        if self.execution_context.graphql_document is not None:
-            check(self.execution_context.graphql_document)
-        yield
-
-
-class Parsing(ParserCache):
-    """Parses a short document once."""
-
-    def __init__(self) -> None:
-        super().__init__(DOCUMENTS_KEPT)
-
-    def on_parse(self) -> Iterator[None]:
-        if is_short(self.execution_context.query):
-            yield from super().on_parse()
-        else:
-            yield
-
-
-class Validation(ValidationCache):
-    """Validates a short document once."""
-
-    def __init__(self) -> None:
-        super().__init__(DOCUMENTS_KEPT)
-
-    def on_validate(self) -> Iterator[None]:
-        if is_short(self.execution_context.query):
-            yield from super().on_validate()
-        else:
-            yield
-
-
-def is_short(document: str | None) -> bool:
-    """Whether it may be remembered."""
-    return document is not None and len(document) <= LONGEST_KEPT
+def check_length(document: str) -> None:
+    """Raise QueryTooComplex for what is too long to be read."""
+    if len(document) > LONGEST:
+        raise QueryTooComplex(
+            f"The document has {len(document)} characters; {LONGEST} is the most. Move values into variables."
+        )
 
 
 def check(document: DocumentNode) -> None:
@@ -106,32 +78,84 @@ def check(document: DocumentNode) -> None:
         raise QueryTooComplex(f"Fields are nested {size.depth} deep; {DEEPEST} is the most.")
     if size.namesakes > MOST_NAMESAKES:
         raise QueryTooComplex(f"One field appears {size.namesakes} times; {MOST_NAMESAKES} is the most.")
+    for name, found, most in (
+        ("aliases", size.aliases, MOST_ALIASES),
+        ("directives", size.directives, MOST_DIRECTIVES),
+        ("fields at the top of an operation", size.root_fields, MOST_ROOT_FIELDS),
+        ("fragments", size.fragments, MOST_FRAGMENTS),
+        ("operations", size.operations, MOST_OPERATIONS),
+    ):
+        if found > most:
+            raise QueryTooComplex(f"The document has more than {most} {name}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """What a selection comes to: how deep it goes, and how many fields stand at its top."""
+
+    depth: int
+    fields: int
+
+
+class _Walk:
+    """One visit to each selection of a document; what a fragment comes to is remembered."""
+
+    def __init__(self, document: DocumentNode) -> None:
+        self.names: Counter[str] = Counter()
+        self.aliases = 0
+        self.directives = 0
+        self._fragments = {
+            part.name.value: part for part in document.definitions if isinstance(part, FragmentDefinitionNode)
+        }
+        self._measured: dict[str, _Below] = {}
+
+    def below(self, selections: SelectionSetNode | None) -> _Below:
+        """A selection set, through its fragments."""
+        depth = fields = 0
+        for selection in selections.selections if selections else ():
+            self.directives += len(selection.directives or ())
+            if isinstance(selection, FieldNode):
+                self.names[(selection.alias or selection.name).value] += 1
+                self.aliases += selection.alias is not None
+                fields += 1
+                depth = max(depth, 1 + self.below(selection.selection_set).depth)
+                continue
+            if isinstance(selection, FragmentSpreadNode):
+                part = self.fragment(selection.name.value)
+            elif isinstance(selection, InlineFragmentNode):
+                part = self.below(selection.selection_set)
+            else:
+                continue
+            depth, fields = max(depth, part.depth), fields + part.fields
+        return _Below(depth, fields)
+
+    def fragment(self, name: str) -> _Below:
+        """A fragment by its name. Inside itself it comes to nothing; refusing it is validation's matter."""
+        if name not in self._measured and name in self._fragments:
+            self._measured[name] = _Below(0, 0)
+            self._measured[name] = self.below(self._fragments[name].selection_set)
+        return self._measured.get(name, _Below(0, 0))
 
 
 def measure(document: DocumentNode) -> Measure:
-    """The size, through fragments. A fragment inside itself counts once; refusing it is validation's matter."""
-    fragments = {part.name.value: part for part in document.definitions if isinstance(part, FragmentDefinitionNode)}
-    depths: dict[str, int] = {}
-    names: Counter[str] = Counter()
-
-    def below(selections: SelectionSetNode | None) -> int:
-        deepest = 0
-        for selection in selections.selections if selections else ():
-            if isinstance(selection, FieldNode):
-                names[(selection.alias or selection.name).value] += 1
-                deepest = max(deepest, 1 + below(selection.selection_set))
-            elif isinstance(selection, FragmentSpreadNode):
-                deepest = max(deepest, of_fragment(selection.name.value))
-            elif isinstance(selection, InlineFragmentNode):
-                deepest = max(deepest, below(selection.selection_set))
-        return deepest
-
-    def of_fragment(name: str) -> int:
-        if name not in depths and name in fragments:
-            depths[name] = 0
-            depths[name] = below(fragments[name].selection_set)
-        return depths.get(name, 0)
-
-    operations = [part for part in document.definitions if isinstance(part, OperationDefinitionNode)]
-    deepest = max((below(operation.selection_set) for operation in operations), default=0)
-    return Measure(deepest, max(names.values(), default=0))
+    """The size of all its operations and fragments, used or not: validation looks at all of them."""
+    walk = _Walk(document)
+    depth = root_fields = fragments = operations = 0
+    for part in document.definitions:
+        walk.directives += len(getattr(part, "directives", None) or ())
+        if isinstance(part, OperationDefinitionNode):
+            operations += 1
+            found = walk.below(part.selection_set)
+            depth, root_fields = max(depth, found.depth), max(root_fields, found.fields)
+        elif isinstance(part, FragmentDefinitionNode):
+            fragments += 1
+            depth = max(depth, walk.fragment(part.name.value).depth)
+    return Measure(
+        depth=depth,
+        namesakes=max(walk.names.values(), default=0),
+        aliases=walk.aliases,
+        directives=walk.directives,
+        root_fields=root_fields,
+        fragments=fragments,
+        operations=operations,
+    )
