@@ -29,6 +29,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 ANSWER_LIMIT = 4 << 20  # bytes of one answer's body; commands are limited to 900 KB by the vendor
+_USER_KEYS = ("PIN", "Name", "Pri", "Passwd", "Card", "Grp", "TZ")  # of a user's line, in the order of firmware
 BREATH = 0.005  # seconds: what a server gets between two polls or retries even if it asks for no pause at all
 WALL_CLOCK = "%Y-%m-%d %H:%M:%S"
 
@@ -355,6 +356,10 @@ class Terminal:
         self._catching_up = True  # send in large batches until the queue is empty once
         self._results: deque[str] = deque(maxlen=200)
         self._introduced = False  # the first poll after a handshake carries INFO
+        self.most_users = 10_000
+        self.finger_offered: Callable[[str, int], bool] = lambda _pin, _finger: False  # is somebody there to enrol?
+        self.doors_opened = 0
+        self.boots = 1
         self._checks = self._reboots = False  # due once the results are delivered
         self._next_poll = self._next_transfer = 0.0
 
@@ -493,6 +498,7 @@ class Terminal:
         if self._checks or self._reboots:
             if self._reboots:
                 self.link.abort()
+                self.boots += 1
             self._checks = self._reboots = False
             self.options = None
             self._catching_up = True
@@ -644,23 +650,104 @@ class Terminal:
 
     async def _obey(self, command_id: str, command: str) -> None:
         verb = command.partition(" ")[0]
-        returns, extra = 0, ""
-        if command == "INFO":
-            extra = "\n" + self._describe("\n") + "\n"
-        elif command == "CHECK":
-            self._checks = True
-        elif command == "REBOOT":
-            self._reboots = True
-        elif command.startswith("DATA QUERY ATTLOG"):
-            returns = await self._send_period(command)
-        elif command.startswith("DATA UPDATE USERINFO ") and (pin := (user := _fields(command)).get("PIN")):
-            self.users.setdefault(pin, {}).update(user)
-        elif command.startswith("DATA DELETE USERINFO ") and (pin := _fields(command).get("PIN")):
-            self.users.pop(pin, None)
-        elif command != "LOG":
-            returns = -1002
+        returns, extra = await self._carry_out(verb, command)
         self._results.append(f"ID={command_id}&Return={returns}&CMD={verb}{extra}")
         self.executed.append((command_id, command, returns))
+
+    async def _carry_out(self, verb: str, command: str) -> tuple[int, str]:  # noqa: PLR0911  a table
+        """What becomes of a command, and what is said beside it."""
+        match verb:
+            case "INFO":
+                return 0, "\n" + self._describe("\n") + "\n"
+            case "CHECK":
+                self._checks = True
+            case "REBOOT":
+                self._reboots = True
+            case "LOG":
+                self._next_transfer = 0.0
+            case "AC_UNLOCK":
+                self.doors_opened += 1
+            case "SET" if command.startswith("SET OPTIONS DateTime="):
+                return self._obey_clock(command.partition("=")[2]), ""
+            case "VERIFY" if command.startswith("VERIFY SUM ATTLOG "):
+                return self._count_period(command)
+            case "ENROLL_FP" if pin := (asked := _fields(command, words=1)).get("PIN"):
+                return await self._enroll(pin, int(asked.get("FID", "0"))), ""
+            case "DATA" if command.startswith("DATA QUERY ATTLOG"):
+                return await self._send_period(command), ""
+            case "DATA":
+                return await self._change_users(command), ""
+            case _:
+                return -1002, ""
+        return 0, ""
+
+    async def _change_users(self, command: str) -> int:
+        fields = _fields(command)
+        pin = fields.get("PIN")
+        match command.split(" ", 3)[1:3]:
+            case ["QUERY", "USERINFO"]:
+                return await self._send_users(pin)
+            case ["UPDATE", "USERINFO"] if pin:
+                return self._keep_user(pin, fields)
+            case ["DELETE", "USERINFO"] if pin:
+                self.users.pop(pin, None)
+                return 0
+        return -1002
+
+    def _obey_clock(self, told: str) -> int:
+        """Set the wall clock, if it is one that can be set."""
+        try:
+            wall = datetime.fromisoformat(told)
+        except ValueError:
+            return -1
+        if self._sets_clock:
+            self._skew += (wall - self.wall_time()).total_seconds()
+        return 0
+
+    def _keep_user(self, pin: str, user: Mapping[str, str]) -> int:
+        if pin not in self.users and len(self.users) >= self.most_users:
+            return -1001
+        self.users.setdefault(pin, {}).update(user)
+        return 0
+
+    async def _send_users(self, pin: str | None) -> int:
+        """Upload the record of one user, or everybody's; how many."""
+        asked = [user for number, user in self.users.items() if pin in {None, number}]
+        if not asked:
+            return -1 if pin is not None else 0
+        for start in range(0, len(asked), self._backlog_lines):
+            lines = [
+                "USER " + "\t".join(f"{key}={user.get(key, '')}" for key in _USER_KEYS) + "\n"
+                for user in asked[start : start + self._backlog_lines]
+            ]
+            try:
+                await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=OPERLOG&OpStamp=1", "".join(lines).encode())
+            except (_Refused, CutShort, Unreachable):
+                return -3
+        return len(asked)
+
+    async def _enroll(self, pin: str, finger: int) -> int:
+        """Ask whoever stands there for a finger."""
+        if pin not in self.users:
+            return -10
+        if not self.finger_offered(pin, finger):
+            return 6
+        await self.enrolled(pin, finger)
+        return 0
+
+    async def enrolled(self, pin: str, finger: int) -> None:
+        """A finger was registered: the terminal notes it in its operation log, and sends that."""
+        line = f"OPLOG 6\t0\t{self.wall_time():{WALL_CLOCK}}\t{pin}\t{finger}\t1024\t0\n"
+        await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=OPERLOG&OpStamp=1", line.encode())
+
+    def _count_period(self, command: str) -> tuple[int, str]:
+        """How many records a period has, as an attribute of the result."""
+        try:
+            start, end = (datetime.fromisoformat(_fields(command)[key]) for key in ("StartTime", "EndTime"))
+        except (KeyError, ValueError):
+            return -1, ""
+        counted = sum(start <= record.at <= end for record in self.records)
+        return 0, f"&StartTime={start:{WALL_CLOCK}}&EndTime={end:{WALL_CLOCK}}&AttlogSum={counted}"
 
     async def _send_period(self, command: str) -> int:
         """Upload a period again, whatever was acknowledged; the number of records, or an error code."""
@@ -697,9 +784,9 @@ class Terminal:
         return f"Ver 8.0.4.3-20200101,{len(self.users)},0,{len(self.records)},192.0.2.10,10,7,15,0,111"
 
 
-def _fields(command: str) -> dict[str, str]:
-    """The tab-separated `Key=Value` pieces after `DATA <VERB> <TABLE> `."""
-    pieces = command.split(" ", 3)[3:]
+def _fields(command: str, words: int = 3) -> dict[str, str]:
+    """The tab-separated `Key=Value` pieces after the words in front, such as `DATA <VERB> <TABLE> `."""
+    pieces = command.split(" ", words)[words:]
     return {key: value for key, _, value in (piece.partition("=") for piece in "".join(pieces).split("\t"))}
 
 

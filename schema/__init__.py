@@ -44,6 +44,7 @@ def build(*, sort: bool = False) -> Schema:
         types=[
             types.ApiKey,
             types.Device,
+            types.DeviceCommand,
             types.Employee,
             types.Punch,
             types.RejectedRecord,

@@ -14,9 +14,11 @@ from uuid import UUID
 
 import strawberry
 from strawberry import ID, UNSET
+from strawberry.utils.str_converters import to_camel_case
 
 from app import ids
-from app.domain import deliveries, devices, employees, punches
+from app.domain import commands, deliveries, devices, employees, punches
+from app.domain.commands import CommandStatus
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceStatus
 from app.domain.employees import EmployeePrivilege
@@ -26,7 +28,13 @@ from app.errors import InvalidInput
 from app.ids import InvalidId
 from app.paging import BothWays, Order
 from protocol.adms.codes import Direction, VerifyMode
-from schema.values import DeviceOrderField, EmployeeOrderField, OrderDirection, PunchOrderField
+from schema.values import (
+    DeviceOrderField,
+    EmployeeOrderField,
+    LocalDateTime,
+    OrderDirection,
+    PunchOrderField,
+)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -165,6 +173,18 @@ class EmployeeOrder:
             EmployeeOrderField.CREATED_AT: employees.BY_CREATED_AT,
         }
         return _way(by[self.field], self.direction)
+
+
+@strawberry.input(description="Which commands. All conditions hold at once; an empty list matches nothing.")
+class DeviceCommandFilter:
+    """Conditions on commands."""
+
+    device_ids: list[ID] | None = strawberry.field(default=UNSET, description="For one of these devices.")
+    statuses: list[CommandStatus] | None = strawberry.field(default=UNSET, description="With one of these statuses.")
+
+    def wanted(self) -> commands.Wanted:
+        """In the domain's words. InvalidId, InvalidInput."""
+        return commands.Wanted(device_ids=_ids("dev", self.device_ids), statuses=_set(self.statuses))
 
 
 @strawberry.input(description="Which deliveries. All conditions hold at once; an empty list matches nothing.")
@@ -347,6 +367,82 @@ class DeviceIdInput(MutationInput):
 
     idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
     id: ID = strawberry.field(description="dev_…")
+
+
+@strawberry.input(description="A door to open.")
+class UnlockDoorInput:
+    """It closes by itself."""
+
+    door: int = strawberry.field(default=1, description="From 1; attendance terminals have one door.")
+    seconds: int = strawberry.field(
+        default=5, description="1 to 254. Attendance terminals open for as long as their own menu says."
+    )
+
+
+@strawberry.input(description="A finger to register at the terminal, where the person has to stand.")
+class EnrollFingerprintInput:
+    """The terminal asks for the finger by itself."""
+
+    pin: str = strawberry.field(description="Whose finger: 1 to 24 letters or digits.")
+    finger: int = strawberry.field(
+        default=6, description="0 to 9: the left little finger is 0, the right little finger 9."
+    )
+    overwrite: bool = strawberry.field(default=False, description="Whether to replace one that is there.")
+
+
+@strawberry.input(
+    one_of=True,
+    description="Exactly one. There is no raw command: shell, file, URL and clear-log verbs cannot be sent. A Boolean "
+    "must be true.",
+)
+class DeviceCommandInput:
+    """What a terminal can be told."""
+
+    reboot: bool | None = strawberry.field(default=UNSET, description="Start again.")
+    refresh_info: bool | None = strawberry.field(
+        default=UNSET, description="Ask for model, firmware, counts and options."
+    )
+    upload_now: bool | None = strawberry.field(default=UNSET, description="Send everything not yet acknowledged, now.")
+    sync_time: bool | None = strawberry.field(default=UNSET, description="Set the terminal's clock.")
+    unlock_door: UnlockDoorInput | None = strawberry.field(
+        default=UNSET, description="Open a door. Needs doors:unlock instead of devices:write; waits for a minute only."
+    )
+    enroll_fingerprint: EnrollFingerprintInput | None = strawberry.field(default=UNSET, description="Ask for a finger.")
+
+    def read(self) -> tuple[str, dict[str, Any]]:
+        """Kind and arguments. InvalidInput for a Boolean that is false."""
+        ((name, value),) = _plain(self).items()
+        kind = to_camel_case(name)
+        if value is False:
+            raise InvalidInput(f"{kind} must be true: leave it out to not do it.", path=("input", "command", kind))
+        return kind, value if isinstance(value, dict) else {}
+
+
+@strawberry.input(description="A command for a device.")
+class DeviceCommandSendInput(MutationInput):
+    """Queued until it polls."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    device_id: ID = strawberry.field(description="dev_…")
+    command: DeviceCommandInput = strawberry.field(description="What it shall do.")
+
+
+@strawberry.input(description="One command.")
+class DeviceCommandIdInput(MutationInput):
+    """To cancel."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    id: ID = strawberry.field(description="cmd_…")
+
+
+@strawberry.input(description="A period that the terminal shall send again.")
+class DeviceBackfillInput(MutationInput):
+    """By the terminal's own clock."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    device_id: ID = strawberry.field(description="dev_…")
+    from_: LocalDateTime = strawberry.field(name="from", description="Its first moment, by the terminal's clock.")
+    to: LocalDateTime = strawberry.field(description="Its last moment, by the terminal's clock; inclusive.")
 
 
 @strawberry.input(description="A person, by PIN: created where nobody has it, changed otherwise.")

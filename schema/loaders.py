@@ -12,7 +12,7 @@ from uuid import UUID
 from strawberry.dataloader import DataLoader
 
 from app.database import Database, Session, driver
-from app.domain import deliveries, devices, employees, endpoints, events, keys, punches, records, sites
+from app.domain import commands, deliveries, devices, employees, endpoints, events, keys, punches, records, sites
 from app.paging import Asked, Page
 
 K = TypeVar("K", UUID, str, int)
@@ -37,6 +37,7 @@ class Loaders:
         self.device_counts = self._by_key(devices.count_by_site)
         self.punch_counts = self._by_key(punches.count_by_device)
         self.rejected_records = self._by_key(records.rejected_by_ids)
+        self.commands = self._by_key(commands.by_ids)
         self.endpoints = self._by_key(endpoints.by_ids)
         self.deliveries = self._by_key(deliveries.by_ids)
         self.attempts = self._by_key(deliveries.attempts_by_delivery)
@@ -45,6 +46,7 @@ class Loaders:
         self.devices_of_sites = self._pages(devices.page_by_site)
         self.punches_of_devices = self._pages(punches.page_by_device)
         self.punches_of_pins = self._pages(punches.page_by_pin)
+        self.commands_of_devices = self._pages(commands.page_by_device)
         self.rejected_of_devices = self._pages(records.page_rejected_by_device)
         self.deliveries_of_endpoints = self._pages(deliveries.page_by_endpoint)
 

@@ -30,6 +30,7 @@ from app.database import Session
 from app.domain import (
     addresses,
     bindings,
+    commands,
     deliveries,
     devices,
     employees,
@@ -51,6 +52,9 @@ from schema.inputs import (
     ApiKeyIdInput,
     ApiKeyRotateInput,
     DeviceApproveInput,
+    DeviceBackfillInput,
+    DeviceCommandIdInput,
+    DeviceCommandSendInput,
     DeviceIdInput,
     DeviceRegisterInput,
     DeviceUpdateInput,
@@ -75,6 +79,7 @@ from schema.payloads import (
     ApiKeyPayload,
     ApiKeySecretPayload,
     DeletePayload,
+    DeviceCommandPayload,
     DevicePayload,
     EmployeeBulkPayload,
     EmployeePayload,
@@ -314,7 +319,49 @@ class Mutation:
     @resolved("Take a device out of service for good. Its punches stay; its serial number may be registered anew.")
     async def device_retire(self, info: Info, input: DeviceIdInput) -> DevicePayload | None:
         """devices:write."""
-        return await _move(info, input, devices.retire)
+
+        async def retire(session: Session, actor: Actor) -> Done[devices.Device]:
+            device = await devices.retire(session, actor.tenant_id, read_id("dev", input.id))
+            logged = await commands.cancel_all(session, actor.tenant_id, device.id)
+            return Done(device, _outcome(device.id), logged)
+
+        return DevicePayload.of(await _run(info, "devices:write", input, retire, _by_id(devices.by_ids)))
+
+    @resolved(
+        "Queue a command; the terminal takes it at its next poll. Needs devices:write; to open a door, doors:unlock "
+        "instead."
+    )
+    async def device_command_send(self, info: Info, input: DeviceCommandSendInput) -> DeviceCommandPayload | None:
+        """devices:write or doors:unlock."""
+        scope = "devices:write" if input.command.unlock_door is UNSET else "doors:unlock"
+
+        async def send(session: Session, actor: Actor) -> Done[commands.DeviceCommand]:
+            device_id = read_id("dev", input.device_id, "deviceId")
+            command = await commands.send(session, actor.tenant_id, device_id, *input.command.read())
+            return Done(command, _outcome(command.id))
+
+        return DeviceCommandPayload.of(await _run(info, scope, input, send, _by_id(commands.by_ids)))
+
+    @resolved("Take a command back. If it was handed out already, the terminal may carry it out all the same.")
+    async def device_command_cancel(self, info: Info, input: DeviceCommandIdInput) -> DeviceCommandPayload | None:
+        """devices:write."""
+
+        async def cancel(session: Session, actor: Actor) -> Done[commands.DeviceCommand]:
+            command, logged = await commands.cancel(session, actor.tenant_id, read_id("cmd", input.id))
+            return Done(command, _outcome(command.id), logged)
+
+        return DeviceCommandPayload.of(await _run(info, "devices:write", input, cancel, _by_id(commands.by_ids)))
+
+    @resolved("Ask the terminal to send its stored punches of a period again. What is here already stays one punch.")
+    async def device_backfill(self, info: Info, input: DeviceBackfillInput) -> DeviceCommandPayload | None:
+        """devices:write."""
+
+        async def backfill(session: Session, actor: Actor) -> Done[commands.DeviceCommand]:
+            device_id = read_id("dev", input.device_id, "deviceId")
+            command = await commands.backfill(session, actor.tenant_id, device_id, input.from_, input.to)
+            return Done(command, _outcome(command.id))
+
+        return DeviceCommandPayload.of(await _run(info, "devices:write", input, backfill, _by_id(commands.by_ids)))
 
     # ── employees ────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ import strawberry
 from strawberry import ID
 
 from app import ids
-from app.domain import deliveries, devices, endpoints, enrollments, keys, sites
+from app.domain import commands, deliveries, devices, endpoints, enrollments, keys, sites
 from app.domain.employees import Employee
 from schema import types
 
@@ -76,6 +76,20 @@ class DevicePayload(_Payload):
     def of(cls, answer: Answer[devices.Device]) -> DevicePayload:
         """Dressed."""
         return cls(device=answer.shown(types.Device.of), user_errors=answer.errors, idempotent_replay=answer.replay)
+
+
+@strawberry.type(description="What became of a command.")
+class DeviceCommandPayload(_Payload):
+    """A command."""
+
+    command: types.DeviceCommand | None = strawberry.field(description="As it is now.")
+
+    @classmethod
+    def of(cls, answer: Answer[commands.DeviceCommand]) -> DeviceCommandPayload:
+        """Dressed."""
+        return cls(
+            command=answer.shown(types.DeviceCommand.of), user_errors=answer.errors, idempotent_replay=answer.replay
+        )
 
 
 @strawberry.type(description="What became of an employee.")

@@ -15,7 +15,7 @@ from strawberry import ID, UNSET
 from strawberry.dataloader import DataLoader
 
 from app import ids
-from app.domain import deliveries, devices, employees, endpoints, keys, punches, sites, tenants
+from app.domain import commands, deliveries, devices, employees, endpoints, keys, punches, sites, tenants
 from app.domain.deliveries import DeliveryNotFound
 from app.domain.devices import DeviceNotFound
 from app.domain.employees import EmployeeNotFound
@@ -41,6 +41,7 @@ from schema.connections import (
 from schema.context import Context, Info
 from schema.fields import resolved
 from schema.inputs import (
+    DeviceCommandFilter,
     DeviceFilter,
     DeviceOrder,
     EmployeeFilter,
@@ -50,6 +51,7 @@ from schema.inputs import (
 from schema.types import (
     ApiKey,
     Device,
+    DeviceCommand,
     Employee,
     Node,
     Punch,
@@ -171,6 +173,26 @@ class Query:
                 return await devices.count(session, tenant_id, since, wanted)
 
         return connect_counted(context, asked, page, Device.of, count)
+
+    @resolved("What devices were told to do, the newest first.")
+    async def device_commands(
+        self,
+        info: Info,
+        *,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: Annotated[DeviceCommandFilter | None, strawberry.argument(description="Which of them.")] = UNSET,
+    ) -> Connection[DeviceCommand] | None:
+        """By id, which sorts by time."""
+        context = info.context
+        tenant_id = context.actor.may("devices:read").tenant_id
+        wanted = filter.wanted() if filter else commands.EVERY
+        asked = ask(context, "deviceCommands", commands.BY_ID.down, wanted, (first, after, last, before))
+        async with context.db.read(tenant_id) as session:
+            page = await commands.page(session, tenant_id, asked)
+        return connect(context, asked, page, DeviceCommand.of)
 
     # ── people and punches ───────────────────────────────────────────────────────────────────────────
 
@@ -389,6 +411,7 @@ NODES: Final[dict[str, tuple[str | None, Find]]] = {
     "key": ("keys:write", _loaded("keys", ApiKey.of)),
     "sit": ("devices:read", _loaded("sites", Site.of)),
     "dev": ("devices:read", _loaded("devices", Device.of)),
+    "cmd": ("devices:read", _loaded("commands", DeviceCommand.of)),
     "rej": ("devices:read", _loaded("rejected_records", RejectedRecord.of)),
     "emp": ("employees:read", _loaded("employees", Employee.of)),
     "pun": ("punches:read", _loaded("punches", Punch.of)),

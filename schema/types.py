@@ -18,6 +18,7 @@ from strawberry.scalars import JSON
 
 from app import ids
 from app.domain import (
+    commands,
     deliveries,
     devices,
     employees,
@@ -30,6 +31,7 @@ from app.domain import (
     sites,
     tenants,
 )
+from app.domain.commands import CommandStatus
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
 from app.domain.employees import EmployeePrivilege
@@ -325,6 +327,18 @@ class Device(Node):
         page = await context.loaders.rejected_of_devices.load((self.key, asked))
         return connect(context, asked, page, RejectedRecord.of)
 
+    @resolved("What it was told to do; the newest first. Needs devices:read.")
+    async def commands(
+        self, info: Info, *, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[DeviceCommand]:
+        """One statement for a whole page of devices."""
+        context = info.context
+        context.actor.may("devices:read")
+        window = (first, after, last, before)
+        asked = ask(context, f"device.commands {self.id}", commands.BY_ID.down, commands.EVERY, window)
+        page = await context.loaders.commands_of_devices.load((self.key, asked))
+        return connect(context, asked, page, DeviceCommand.of)
+
     @resolved("Punches of this device; the newest first unless ordered otherwise. Needs punches:read.")
     async def punches(
         self,
@@ -370,6 +384,48 @@ class Device(Node):
 
 
 # ── people and punches ───────────────────────────────────────────────────────────────────────────────
+
+
+@strawberry.type(description="Something that a terminal shall do, at its next poll.")
+class DeviceCommand(Node):
+    """Open to devices:read."""
+
+    id: ID = strawberry.field(description="cmd_…")
+    kind: str = strawberry.field(description="What it is, named as in DeviceCommandInput: reboot, syncTime, …")
+    status: CommandStatus = strawberry.field(description="How far it has come.")
+    return_code: int | None = strawberry.field(description="What the terminal answered: 0 and above is success.")
+    output: str | None = strawberry.field(
+        description="What it said beside that, a line each, or what its return code means; at most 8192 characters."
+    )
+    created_at: datetime = strawberry.field(description="When it was queued.")
+    sent_at: datetime | None = strawberry.field(description="When it was last handed out.")
+    completed_at: datetime | None = strawberry.field(description="When it ended, in whatever way.")
+    expires_at: datetime = strawberry.field(description="Until when it may be handed out.")
+    device_key: strawberry.Private[UUID]
+
+    @resolved("Who shall do it.")
+    async def device(self, info: Info) -> Device:
+        """Devices are never deleted, so it is there."""
+        found = await info.context.loaders.devices.load(self.device_key)
+        if found is None:
+            raise devices.DeviceNotFound(self.device_key)
+        return Device.of(found)
+
+    @classmethod
+    def of(cls, row: commands.DeviceCommand) -> DeviceCommand:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("cmd", row.id)),
+            kind=row.kind,
+            status=CommandStatus(row.status),
+            return_code=row.return_code,
+            output=row.output,
+            created_at=row.created_at,
+            sent_at=row.sent_at,
+            completed_at=row.completed_at,
+            expires_at=row.expires_at,
+            device_key=row.device_id,
+        )
 
 
 @strawberry.type(description="A person whom terminals know by a PIN.")

@@ -11,6 +11,7 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.types.scalar import ScalarDefinition
 
+from app.domain.commands import CommandStatus
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
 from app.domain.employees import EmployeePrivilege
@@ -139,6 +140,17 @@ _describe(
     "Which of the two protocols a terminal speaks.",
     ATTENDANCE="Time-attendance PUSH: ATTLOG, OPERLOG.",
     SECURITY="Access-control (security) PUSH: registry, rtlog, tabledata.",
+)
+_describe(
+    CommandStatus,
+    "How far a command has come.",
+    name="DeviceCommandStatus",
+    QUEUED="Waiting for the terminal to poll.",
+    SENT="Handed out; its report is awaited.",
+    SUCCEEDED="Carried out, as the terminal says.",
+    FAILED="Refused by the terminal: returnCode and output say why.",
+    EXPIRED="Its time passed before the terminal reported on it.",
+    CANCELLED="Taken back. If it was handed out before, the terminal may have carried it out.",
 )
 _describe(
     EmployeePrivilege,

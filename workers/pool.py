@@ -36,10 +36,10 @@ from prometheus_client import Gauge, Histogram, start_http_server
 from app import telemetry
 from app.broadcast import Bell, BellStopped
 from app.database import CONFLICTS, Database
-from app.domain import deliveries
+from app.domain import deliveries, outbox
 from app.domain.addresses import AddressGuard
 from app.domain.deliveries import Claim, Job, Result
-from app.domain.events import Cursors
+from app.domain.events import Cursors, Logged
 from app.domain.outbox import DELIVERIES
 from app.errors import ServiceUnavailable
 from app.settings import Settings
@@ -118,6 +118,7 @@ class Worker:
                 "settle": self._settle_always(),
                 "renew": sweeper.every(RENEW_EVERY, self._renew, "renew"),
                 "reap": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.reap, self._db), "reap"),
+                "expire": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.expire, self._db, self._ring), "expire"),
                 "sweep": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.sweep, self._db), "sweep"),
                 "listen": self._listen(),
                 "stop": self._wake_on(stop),
@@ -131,6 +132,10 @@ class Worker:
             self._waiting.clear()
             await _cancel([*self._posts, *helpers])
             log.info("worker_stopped", unsettled=len(self._results))
+
+    def _ring(self, batch: Sequence[Logged]) -> None:
+        if self._bell is not None:
+            outbox.ring(self._bell, self._vault.bus_key, batch)
 
     # Claiming.
 

@@ -1,4 +1,4 @@
-"""What is done now and then, by every worker alike: dead leases, and rows that are no longer needed.
+"""What is done now and then, by every worker alike: dead leases, late commands, rows that are no longer needed.
 
 Two workers that do it at once do it once: each takes what the other has not locked, or finds nothing left.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final, NoReturn
 
@@ -16,7 +16,8 @@ from prometheus_client import Counter, Gauge
 
 from app import telemetry
 from app.database import Database
-from app.domain import deliveries, idempotency
+from app.domain import commands, deliveries, idempotency
+from app.domain.events import Logged
 from app.errors import ServiceUnavailable
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,19 @@ async def reap(db: Database) -> int:
     if total:
         LOST_LEASES.inc(total)
         log.warning("webhook_leases_lost", deliveries=total)
+    return total
+
+
+async def expire(db: Database, ring: Callable[[Sequence[Logged]], None]) -> int:
+    """End the commands whose time is over; how many. Their events are rung out."""
+    async with db.across("operate") as connection:
+        late = await commands.overdue(connection, BATCH)
+    total = 0
+    for tenant_id in late:
+        async with db.across("ingest", [tenant_id]) as connection:
+            ended, logged = await commands.expire(connection, tenant_id, BATCH)
+        ring(logged)
+        total += ended
     return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.domain import (
+    commands,
     deliveries,
     devices,
     employees,
@@ -23,6 +24,7 @@ TABLES = (
     enrollments.Enrollment,
     sites.Site,
     devices.Device,
+    commands.DeviceCommand,
     employees.Employee,
     punches.Punch,
     records.KeptUpload,

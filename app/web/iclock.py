@@ -20,8 +20,9 @@ import structlog
 
 from app import telemetry
 from app.database import Database
-from app.domain import bindings, ingest
+from app.domain import bindings, commands, ingest
 from app.domain.bindings import Contact
+from app.domain.commands import Recipient
 from app.domain.devices import Address
 from app.domain.ingest import KnownDevice
 from app.errors import ServiceUnavailable
@@ -29,7 +30,7 @@ from app.settings import Settings
 from app.vault import Vault
 from app.web.intake import Intake, Ring
 from protocol.adms import records, replies
-from protocol.adms.commands import command_line
+from protocol.adms.commands import Check, write
 from protocol.adms.errors import AdmsError
 from protocol.adms.records import option, read_options
 from protocol.adms.requests import (
@@ -256,12 +257,13 @@ class Iclock:
                 }
                 self._met(device, Contact(received_at, facts=facts))
                 if device.muted:
-                    return command_line("1", "CHECK")
+                    return write("1", Check())
+                return await self._hand_out(device, received_at) or replies.ok()
             case TimeRequest():
                 self._met(device, Contact(received_at))
                 return replies.time_reply(received_at.astimezone(device.zone))
-            case CommandReport(body=body):
-                await self._keep(device, received_at, "devicecmd", body)
+            case CommandReport():
+                await self._settle(device, request, received_at)
             case Unknown(method=method, endpoint=endpoint, query=query, body=body):
                 await self._keep(device, received_at, f"{method} {endpoint}"[:64], query + b"\n" + body)
             case _:
@@ -294,6 +296,29 @@ class Iclock:
             await self._intake.submit(reading)
         self._met(device, Contact(received_at))
 
+    async def _hand_out(self, device: KnownDevice, received_at: datetime) -> bytes | None:
+        """The line of the next command, after the commit that leases it."""
+        recipient = _recipient(device)
+        async with self._db.across("ingest", [device.tenant_id]) as connection:
+            if not await commands.waits(connection, recipient):
+                return None
+            handed = await commands.hand_out(connection, recipient, received_at)
+        self._ring(handed.logged)
+        return handed.line
+
+    async def _settle(self, device: KnownDevice, report: CommandReport, received_at: datetime) -> None:
+        async with self._db.across("ingest", [device.tenant_id]) as connection:
+            settled = await commands.settle(connection, _recipient(device), report.results)
+        self._ring(settled.logged)
+        # What a terminal answers to INFO it also posts as options, if it posts them.
+        for result in report.results:
+            if result.cmd.upper() == "INFO" and result.attributes:
+                self._met(device, Contact(received_at, facts=_facts(result.attributes)))
+        if settled.all_known:
+            self._met(device, Contact(received_at))
+        else:
+            await self._keep(device, received_at, "devicecmd", report.body)
+
     async def _greet(self, device: KnownDevice, request: Hello, received_at: datetime) -> bytes:
         facts = {
             "push_version": request.pushver,
@@ -304,6 +329,8 @@ class Iclock:
         self._met(device, Contact(received_at, facts=facts))
         async with self._db.across("ingest", [device.tenant_id]) as connection:
             marks = await bindings.stamps(connection, device.tenant_id, device.device.id)
+            logged = await commands.greet(connection, _recipient(device))
+        self._ring(logged)
         offset = received_at.astimezone(device.zone).utcoffset()
         return replies.options_block(
             request.serial,
@@ -338,6 +365,10 @@ class Iclock:
             pass
         except Exception:
             log.exception("contacts_lost", devices=len(contacts))
+
+
+def _recipient(device: KnownDevice) -> Recipient:
+    return Recipient(device.tenant_id, device.device.id, device.zone)
 
 
 def _facts(options: Mapping[str, str]) -> dict[str, Any]:

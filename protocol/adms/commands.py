@@ -1,5 +1,9 @@
 """A command's line, and what the terminal says of it afterwards.
 
+Lines are made from typed values only, by `write`: there is no way to hand over a verb. Nothing here runs a shell, moves
+a file, names a URL or clears what the terminal holds, since its memory is the only copy of what was not acknowledged.
+The two dialects spell most commands differently, and refuse the other's spelling.
+
 Results come in three forms. Usually one line each, several in a body. INFO adds lines of options to its result. Shell
 and file transfers spread one result over lines and end with content, which may hold anything up to the end of the body.
 """
@@ -9,8 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from protocol.adms.errors import BadCommand
+from protocol.adms import clock
+from protocol.adms.errors import BadCommand, CommandNotSupported
 from protocol.adms.records import decode
 
 _ENDS = b"\r\n\0"
@@ -19,6 +25,192 @@ _RETURN = re.compile(r"-?[0-9]{1,10}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTENT = re.compile(rb"(?:^|\n)Content=", re.IGNORECASE)
 _PRINTABLE_ID = 64
+_PIN = re.compile(r"[A-Za-z0-9]{1,24}")
+_FINGERS = range(10)
+_DOORS, _SECONDS = range(1, 256), range(1, 255)
+_TRIES = 3  # that a finger is asked for
+
+#: What may be done at a terminal, in its numbers.
+USER, ADMINISTRATOR = 0, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    """Start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshInfo:
+    """Say model, firmware, counts and options."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadNow:
+    """Send what was not acknowledged yet, without waiting for its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Shake hands again, and send what the answer asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTime:
+    """Set the clock to this wall time. Fill it in at the last moment: it is old once it has waited."""
+
+    wall_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UnlockDoor:
+    """Open a door, 1 to 255, for 1 to 254 seconds. Attendance terminals have one door, and a duration of their own."""
+
+    door: int = 1
+    seconds: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollFingerprint:
+    """Ask whoever stands there for a finger, 0 to 9 from the left little finger on."""
+
+    pin: str
+    finger: int = 6
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """Send the punches of a period again, both ends included, whatever was acknowledged."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CountPunches:
+    """Say how many punches of a period there are."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WriteUser:
+    """Create or change a person. None leaves what is there, an empty text clears it."""
+
+    pin: str
+    name: str | None = None
+    card: str | None = None
+    privilege: int = USER
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteUser:
+    """Remove a person, with templates and photo."""
+
+    pin: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueryUsers:
+    """Send a person's record, or everybody's."""
+
+    pin: str | None = None
+
+
+Command = (
+    Reboot
+    | RefreshInfo
+    | UploadNow
+    | Check
+    | SyncTime
+    | UnlockDoor
+    | EnrollFingerprint
+    | Backfill
+    | CountPunches
+    | WriteUser
+    | DeleteUser
+    | QueryUsers
+)
+
+
+def write(command_id: str, command: Command, *, security: bool = False) -> bytes:
+    """The line of a getrequest reply, without LF, in the attendance or the security dialect.
+
+    CommandNotSupported when the dialect has no such command. BadCommand when a value is out of its range or holds a
+    control character: nothing is stripped.
+    """
+    return command_line(command_id, *_spell(command, security))
+
+
+def _spell(command: Command, security: bool) -> tuple[str, dict[str, str]]:  # noqa: PLR0911  a table
+    """The words in front, and the fields behind them."""
+    match command:
+        case Reboot():
+            return ("CONTROL DEVICE 03000000" if security else "REBOOT"), {}
+        case SyncTime(wall_time):
+            told = str(clock.encode(wall_time)) if security else _shown(wall_time)
+            return f"SET OPTIONS DateTime={told}", {}
+        case UnlockDoor(door, seconds):
+            return _unlock(door, seconds, security), {}
+        case WriteUser() | DeleteUser() | QueryUsers():
+            return _people(command, "user" if security else "USERINFO", "Pin" if security else "PIN")
+        case EnrollFingerprint() | Backfill() | CountPunches() if security:
+            raise CommandNotSupported("Terminals of the security dialect have no such command.")
+        case EnrollFingerprint(pin, finger, overwrite):
+            if finger not in _FINGERS:
+                raise BadCommand("A finger is a number from 0 to 9.")
+            fields = {"FID": str(finger), "RETRY": str(_TRIES), "OVERWRITE": str(int(overwrite))}
+            return "ENROLL_FP", {"PIN": _checked(pin), **fields}
+        case Backfill(start, end):
+            return "DATA QUERY ATTLOG", _period(start, end)
+        case CountPunches(start, end):
+            return "VERIFY SUM ATTLOG", _period(start, end)
+    return _WORDS[type(command)], {}
+
+
+_WORDS = {RefreshInfo: "INFO", UploadNow: "LOG", Check: "CHECK"}
+
+
+def _people(command: WriteUser | DeleteUser | QueryUsers, table: str, word: str) -> tuple[str, dict[str, str]]:
+    """What the dialects spell alike but for the names of table and columns."""
+    security = table == "user"
+    match command:
+        case WriteUser(pin, name, card, privilege):
+            words = (word, "Name", "Privilege", "CardNo") if security else (word, "Name", "Pri", "Card")
+            values = (_checked(pin), name, str(privilege), card)
+            fields = {key: value for key, value in zip(words, values, strict=True) if value is not None}
+            return f"DATA UPDATE {table}", fields
+        case DeleteUser(pin):
+            return f"DATA DELETE {table}", {word: _checked(pin)}
+        case QueryUsers(pin) if security:
+            chosen = "*" if pin is None else f"{word}={_checked(pin)}"
+            return f"DATA QUERY tablename={table},fielddesc=*,filter={chosen}", {}
+    return f"DATA QUERY {table}", {} if command.pin is None else {word: _checked(command.pin)}
+
+
+def _unlock(door: int, seconds: int, security: bool) -> str:
+    if door not in _DOORS or seconds not in _SECONDS:
+        raise BadCommand("A door is a number from 1 to 255, and opens for 1 to 254 seconds.")
+    if security:
+        return f"CONTROL DEVICE 01{door:02X}01{seconds:02X}"
+    if door != 1:
+        raise CommandNotSupported("An attendance terminal has one door, number 1.")
+    return "AC_UNLOCK"
+
+
+def _period(start: datetime, end: datetime) -> dict[str, str]:
+    return {"StartTime": _shown(start), "EndTime": _shown(end)}
+
+
+def _shown(wall_time: datetime) -> str:
+    return wall_time.isoformat(" ", timespec="seconds")
+
+
+def _checked(pin: str) -> str:
+    if not _PIN.fullmatch(pin):
+        raise BadCommand("A PIN is 1 to 24 letters or digits.")
+    return pin
 
 
 @dataclass(frozen=True, slots=True)

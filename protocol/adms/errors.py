@@ -31,5 +31,9 @@ class BadCommand(AdmsError):
     """A command that cannot be written as one line: an unfit id, or a control character in a value."""
 
 
+class CommandNotSupported(AdmsError):
+    """The terminal's dialect has no such command."""
+
+
 class BadOption(AdmsError):
     """A handshake option whose value would end its line early."""

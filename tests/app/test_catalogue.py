@@ -19,6 +19,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "enrollments": {"pc_api": RIU, "pc_ops": RIU, "pc_definer": R},
     "sites": {"pc_api": RIUD, "pc_ingest": R},
     "devices": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R, "pc_definer": R},
+    "device_commands": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R},
     "employees": {"pc_api": RIUD, "pc_ingest": R},
     "punches": {"pc_api": R, "pc_ingest": RI},
     "kept_uploads": {"pc_api": R, "pc_ingest": RI},
@@ -219,6 +220,7 @@ async def test_every_reference_between_tenants_tables_carries_the_tenant(owner: 
     between = {(row["source"], row["target"], row["here"][1]) for row in found if row["target"] != "tenants"}
     assert between == {
         ("devices", "sites", "site_id"),
+        ("device_commands", "devices", "device_id"),
         ("punches", "devices", "device_id"),
         ("kept_uploads", "devices", "device_id"),
         ("rejected_records", "devices", "device_id"),

@@ -39,6 +39,7 @@ class Case:
             "deviceSuspend": "DeviceId",
             "deviceResume": "DeviceId",
             "deviceRetire": "DeviceId",
+            "deviceCommandCancel": "DeviceCommandId",
             "employeeDelete": "EmployeeId",
             "apiKeyRevoke": "ApiKeyId",
             "webhookEndpointDelete": "WebhookEndpointId",
@@ -66,6 +67,19 @@ CASES = [
     Case("deviceSuspend", "devices:write", {"id": "DEVICE"}, "device { id status }"),
     Case("deviceResume", "devices:write", {"id": "DEVICE"}, "device { id status }"),
     Case("deviceRetire", "devices:write", {"id": "DEVICE"}, "device { id status }"),
+    Case(
+        "deviceCommandSend",
+        "devices:write",
+        {"deviceId": "DEVICE", "command": {"syncTime": True}},
+        "command { id kind status device { id } }",
+    ),
+    Case("deviceCommandCancel", "devices:write", {"id": "COMMAND"}, "command { id status }"),
+    Case(
+        "deviceBackfill",
+        "devices:write",
+        {"deviceId": "DEVICE", "from": "2026-03-01T00:00:00", "to": "2026-03-02T00:00:00"},
+        "command { id kind }",
+    ),
     Case("employeeUpsert", "employees:write", {"pin": "77", "name": "Z"}, "employee { pin name }", names=False),
     Case(
         "employeeBulkUpsert",
@@ -103,7 +117,7 @@ EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.field)
 SITE = next(case for case in CASES if case.field == "siteCreate").query()
 KEY = next(case for case in CASES if case.field == "apiKeyCreate").query()
 TABLES = (
-    "api_keys", "enrollments", "sites", "devices", "employees", "feed_heads", "events", "webhook_endpoints",
+    "api_keys", "enrollments", "sites", "devices", "device_commands", "employees", "feed_heads", "events", "webhook_endpoints",
     "webhook_deliveries", "idempotency_keys",
 )  # fmt: skip
 
@@ -145,6 +159,7 @@ async def ids_of(db: Database, vault: Vault, world: World) -> dict[str, str]:
         "SPARE_KEY": ids.show("key", pair[1].id),
         "ENDPOINT": ids.show("whk", world.endpoint.id),
         "DELIVERY": ids.show("whd", world.delivery.id),
+        "COMMAND": ids.show("cmd", world.command.id),
     }
 
 
@@ -160,6 +175,7 @@ def random_ids() -> dict[str, str]:
         "SPARE_KEY": "key",
         "ENDPOINT": "whk",
         "DELIVERY": "whd",
+        "COMMAND": "cmd",
     }
     return {name: ids.show(prefix, ids.new()) for name, prefix in kinds.items()}
 

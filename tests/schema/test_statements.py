@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from app.database import Database
+from app.domain import commands
 from app.domain.employees import Employee
 from app.domain.sites import Site
 from app.vault import Vault
@@ -24,9 +25,11 @@ PAGES = {
     "sites": ("sites(first: $n) { nodes { id devices(first: 2) { nodes { id storedPunchCount } } } }", 6),
     "devices": (
         "devices(first: $n) { totalCount edges { cursor node { id timeZone connection storedPunchCount site { name } "
-        "punches(first: 2) { pageInfo { endCursor } nodes { id } } rejectedRecords { nodes { id } } } } }",
-        12,
+        "punches(first: 2) { pageInfo { endCursor } nodes { id } } rejectedRecords { nodes { id } } "
+        "commands(first: 2) { nodes { id device { id } } } } } }",
+        16,
     ),
+    "deviceCommands": ("deviceCommands(first: $n) { nodes { id kind device { id name site { name } } } }", 6),
     "employees": (
         "employees(first: $n) { totalCount nodes { id cardNumber punches(first: 2) { nodes { id device { id } } } } }",
         8,
@@ -72,6 +75,8 @@ async def crowd(caller: Caller, db: Database, vault: Vault) -> Caller:
         device = await make_device(db, caller.tenant_id, site_id=sites[number].id, time_zone=None)
         view = make_view(device.id, number, pin=f"{number}")
         await add_punches(db, caller.tenant_id, device, [view])
+        async with db.write(caller.tenant_id) as session:
+            await commands.send(session, caller.tenant_id, device.id, "refreshInfo", {})
         if number < 99:
             await make_endpoint(db, vault, caller.tenant_id, event_types=["webhook.test"])
     return caller

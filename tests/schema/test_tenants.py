@@ -21,6 +21,8 @@ BY_ID = [
     ("node(id: $id) { id }", "emp"),
     ("node(id: $id) { id }", "pun"),
     ("node(id: $id) { id }", "rej"),
+    ("node(id: $id) { id }", "cmd"),
+    ("deviceCommands(filter: { deviceIds: [$id] }) { nodes { id } }", "dev"),
     ("node(id: $id) { id }", "whk"),
     ("node(id: $id) { id }", "whd"),
     ("node(id: $id) { id }", "key"),
@@ -91,6 +93,7 @@ async def test_a_tenant_with_nothing_sees_nothing(caller: Caller, world: World, 
 
     data = await stranger.ask("""{
         sites { nodes { id } } devices { totalCount nodes { id } } employees { totalCount nodes { id } }
+        deviceCommands { nodes { id } }
         punches { nodes { id } } punchFeed(from: BEGINNING) { punches { id } headLag }
         webhookEndpoints { totalCount nodes { id } } webhookDeliveries { nodes { id } } apiKeys { nodes { name } }
         viewer { tenant { deviceCount } }
@@ -101,6 +104,7 @@ async def test_a_tenant_with_nothing_sees_nothing(caller: Caller, world: World, 
         "sites": nothing,
         "devices": {"totalCount": 0, "nodes": []},
         "employees": {"totalCount": 0, "nodes": []},
+        "deviceCommands": nothing,
         "punches": nothing,
         "punchFeed": {"punches": [], "headLag": 0},
         "webhookEndpoints": {"totalCount": 0, "nodes": []},
@@ -115,6 +119,7 @@ SCOPES = {
     "sites": ("devices:read", "sites { nodes { id } }"),
     "device": ("devices:read", 'device(serialNumber: "x") { id }'),
     "devices": ("devices:read", "devices { nodes { id } }"),
+    "deviceCommands": ("devices:read", "deviceCommands { nodes { id } }"),
     "employee": ("employees:read", 'employee(pin: "x") { id }'),
     "employees": ("employees:read", "employees { nodes { id } }"),
     "punch": ("punches:read", 'punch(id: "pun_x") { id }'),
@@ -168,6 +173,7 @@ async def test_every_key_may_ask_who_it_is(make_caller: MakeCaller) -> None:
         ("sit", "devices:read"),
         ("dev", "devices:read"),
         ("rej", "devices:read"),
+        ("cmd", "devices:read"),
         ("emp", "employees:read"),
         ("pun", "punches:read"),
         ("whk", "webhooks:read"),
@@ -247,6 +253,7 @@ async def _ids(caller: Caller, world: World) -> dict[ids.Prefix, str]:
         "whk": ids.show("whk", world.endpoint.id),
         "whd": ids.show("whd", world.delivery.id),
         "evt": ids.show("evt", world.delivery.event_id),
+        "cmd": ids.show("cmd", world.command.id),
     }
 
 

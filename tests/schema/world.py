@@ -10,7 +10,8 @@ from uuid import UUID
 
 from app import ids
 from app.database import Database
-from app.domain import punches
+from app.domain import commands, punches
+from app.domain.commands import DeviceCommand
 from app.domain.deliveries import Attempt, Delivery
 from app.domain.devices import Device
 from app.domain.employees import Employee
@@ -38,6 +39,7 @@ class World:
     rejected: RejectedRecord
     endpoint: Endpoint
     delivery: Delivery
+    command: DeviceCommand
 
 
 def make_view(device_id: UUID, number: int = 0, **fields: Any) -> PunchView:
@@ -111,7 +113,10 @@ async def make_world(db: Database, vault: Vault, tenant_id: UUID) -> World:
             rejected.raw,
             rejected.digest,
         )
-    return World(tenant_id, site, device, employee, views, rejected, endpoint, await _first_delivery(db, tenant_id))
+    async with db.write(tenant_id) as session:
+        command = await commands.send(session, tenant_id, device.id, "refreshInfo", {})
+    delivery = await _first_delivery(db, tenant_id)
+    return World(tenant_id, site, device, employee, views, rejected, endpoint, delivery, command)
 
 
 async def _first_delivery(db: Database, tenant_id: UUID) -> Delivery:

@@ -7,8 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.domain import deliveries
+from app.domain import commands, deliveries
+from app.domain.events import Logged
 from app.errors import ServiceUnavailable
+from tests.factories import make_device
 from tests.workers.conftest import Scene
 from workers import sweeper
 
@@ -34,6 +36,23 @@ async def test_more_than_one_batch_is_swept_at_once(scene: Scene, monkeypatch: p
         await scene.change(KEY, scene.tenant_id, str(n), timedelta(hours=25))
 
     assert await sweeper.sweep(scene.db) == 5
+
+
+async def test_commands_whose_time_is_over_end_and_are_rung_out(scene: Scene) -> None:
+    device = await make_device(scene.db, scene.tenant_id)
+    async with scene.db.write(scene.tenant_id) as session:
+        late = await commands.send(session, scene.tenant_id, device.id, "uploadNow", {})
+        await commands.send(session, scene.tenant_id, device.id, "refreshInfo", {})
+    async with scene.db.across("ingest", [scene.tenant_id]) as connection:
+        await connection.execute("UPDATE device_commands SET expires_at = now() WHERE id = $1", late.id)
+    rung: list[Logged] = []
+
+    assert await sweeper.expire(scene.db, rung.extend) == 1
+
+    found = await scene.rows("SELECT kind, status FROM device_commands ORDER BY id")
+    assert found == [{"kind": "uploadNow", "status": "EXPIRED"}, {"kind": "refreshInfo", "status": "QUEUED"}]
+    assert [event.type for event in rung] == ["command.completed"]
+    assert await sweeper.expire(scene.db, rung.extend) == 0
 
 
 async def test_leases_that_ran_out_are_taken_back_and_those_that_last_are_not(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from contextlib import suppress
+from datetime import datetime
+from typing import get_args
 
-from protocol.adms.commands import CommandResult, command_line, read_results
-from protocol.adms.errors import BadCommand
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.adms import commands
+from protocol.adms.commands import CommandResult, command_line, read_results, write
+from protocol.adms.errors import BadCommand, CommandNotSupported
 
 
 @pytest.mark.parametrize(
@@ -103,3 +111,129 @@ def test_a_command_id_is_short_and_plain(command_id: str) -> None:
 def test_a_command_that_cannot_be_said_is_refused(text: str, fields: dict[str, str]) -> None:
     with pytest.raises(BadCommand):
         command_line("7", text, fields)
+
+
+NINE, TEN = datetime(2026, 3, 2, 9), datetime(2026, 3, 2, 10, 0, 1)  # noqa: DTZ001  a wall has no zone
+LINES: list[tuple[commands.Command, str, str | None]] = [
+    (commands.Reboot(), "REBOOT", "CONTROL DEVICE 03000000"),
+    (commands.RefreshInfo(), "INFO", "INFO"),
+    (commands.UploadNow(), "LOG", "LOG"),
+    (commands.Check(), "CHECK", "CHECK"),
+    (commands.SyncTime(NINE), "SET OPTIONS DateTime=2026-03-02 09:00:00", "SET OPTIONS DateTime=841136400"),
+    (commands.UnlockDoor(), "AC_UNLOCK", "CONTROL DEVICE 01010105"),
+    (
+        commands.EnrollFingerprint("0042", 6, overwrite=True),
+        "ENROLL_FP PIN=0042\tFID=6\tRETRY=3\tOVERWRITE=1",
+        None,
+    ),
+    (
+        commands.Backfill(NINE, TEN),
+        "DATA QUERY ATTLOG StartTime=2026-03-02 09:00:00\tEndTime=2026-03-02 10:00:01",
+        None,
+    ),
+    (
+        commands.CountPunches(NINE, TEN),
+        "VERIFY SUM ATTLOG StartTime=2026-03-02 09:00:00\tEndTime=2026-03-02 10:00:01",
+        None,
+    ),
+    (
+        commands.WriteUser("0042", "Zoë", "", commands.ADMINISTRATOR),
+        "DATA UPDATE USERINFO PIN=0042\tName=Zoë\tPri=14\tCard=",
+        "DATA UPDATE user Pin=0042\tName=Zoë\tPrivilege=14\tCardNo=",
+    ),
+    (
+        commands.WriteUser("0042"),
+        "DATA UPDATE USERINFO PIN=0042\tPri=0",
+        "DATA UPDATE user Pin=0042\tPrivilege=0",
+    ),
+    (commands.DeleteUser("0042"), "DATA DELETE USERINFO PIN=0042", "DATA DELETE user Pin=0042"),
+    (
+        commands.QueryUsers("0042"),
+        "DATA QUERY USERINFO PIN=0042",
+        "DATA QUERY tablename=user,fielddesc=*,filter=Pin=0042",
+    ),
+    (commands.QueryUsers(), "DATA QUERY USERINFO", "DATA QUERY tablename=user,fielddesc=*,filter=*"),
+]
+
+
+@pytest.mark.parametrize(("command", "attendance", "security"), LINES)
+def test_a_command_is_spelled_in_the_dialect_of_its_terminal(
+    command: commands.Command, attendance: str, security: str | None
+) -> None:
+    assert write("7", command) == f"C:7:{attendance}".encode()
+    if security is None:
+        with pytest.raises(CommandNotSupported):
+            write("7", command, security=True)
+    else:
+        assert write("7", command, security=True) == f"C:7:{security}".encode()
+
+
+def test_a_door_of_a_controller_is_told_in_hexadecimal() -> None:
+    assert write("7", commands.UnlockDoor(12, 254), security=True) == b"C:7:CONTROL DEVICE 010C01FE"
+    with pytest.raises(CommandNotSupported):
+        write("7", commands.UnlockDoor(2))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        commands.UnlockDoor(0),
+        commands.UnlockDoor(256),
+        commands.UnlockDoor(1, 0),
+        commands.UnlockDoor(1, 255),  # the terminals' word for "for ever"
+        commands.EnrollFingerprint("1", 10),
+        commands.EnrollFingerprint("1", -1),
+        commands.EnrollFingerprint("1\t2"),
+        commands.DeleteUser("1,2"),
+        commands.QueryUsers(""),
+        commands.WriteUser("1", "Ann\tPri=14"),
+        commands.WriteUser("1", "Ann", "1\nC:8:CLEAR DATA"),
+    ],
+)
+@pytest.mark.parametrize("security", [False, True])
+def test_a_value_out_of_its_range_is_refused(command: commands.Command, security: bool) -> None:
+    with pytest.raises((BadCommand, CommandNotSupported)):
+        write("7", command, security=security)
+
+
+#: Root on the terminal, its files, the network it might be sent to, and the only copy of what was not acknowledged.
+FORBIDDEN = re.compile(
+    r"SHELL|GETFILE|PUTFILE|UPGRADE|CLEAR|DELETE\s+ATTLOG|DELETE\s+transaction|://|DEL_|FORMAT|CONTROL DEVICE 0[24]",
+    re.IGNORECASE,
+)
+
+
+def test_nothing_that_can_be_said_runs_a_shell_touches_files_or_clears_what_the_terminal_holds() -> None:
+    for kind in get_args(commands.Command):
+        assert kind in {type(command) for command, *_ in LINES}, "a command whose line nobody looks at"
+    for command, *_ in LINES:
+        for security in (False, True):
+            with suppress(CommandNotSupported):
+                assert not FORBIDDEN.search(write("7", command, security=security).decode())
+
+
+@given(
+    st.text(max_size=24),
+    st.none() | st.text(max_size=60),
+    st.none() | st.text(max_size=60),
+    st.integers(-300, 300),
+    st.booleans(),
+)
+def test_whatever_the_values_a_command_stays_the_one_it_was(
+    pin: str, name: str | None, card: str | None, number: int, security: bool
+) -> None:
+    for command in (
+        commands.WriteUser(pin, name, card),
+        commands.DeleteUser(pin),
+        commands.QueryUsers(pin),
+        commands.EnrollFingerprint(pin, number),
+        commands.UnlockDoor(number, number),
+    ):
+        with suppress(BadCommand, CommandNotSupported):
+            line = write("7", command, security=security).decode()
+            assert not re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]", line)
+            assert line.startswith(
+                ("C:7:DATA UPDATE", "C:7:DATA DELETE", "C:7:DATA QUERY", "C:7:ENR", "C:7:AC_", "C:7:CON")
+            )
+            if isinstance(command, commands.WriteUser):
+                assert line.count("\t") == 1 + (name is not None) + (card is not None)

@@ -1,0 +1,104 @@
+"""The guards of commands: see tests/guards.py, which takes them away one by one."""
+
+from __future__ import annotations
+
+from tests.guards import Guard
+
+COMMANDS, WIRE = "app/domain/commands.py", "protocol/adms/commands.py"
+AT_COMMANDS, AT_WIRE = "tests/app/domain/test_commands.py::test_", "tests/protocol/adms/test_commands.py::test_"
+AT_SOCKETS = "tests/app/web/test_commands.py::test_"
+
+GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "commands: a lease that lasts is not handed out",
+        COMMANDS,
+        [
+            (
+                "(c.status = 'QUEUED' OR (c.lease_until <= now() AND c.kind <> ALL ($3::text[])))",
+                "(c.status = 'QUEUED' OR c.kind <> ALL ($3::text[]))",
+            )
+        ],
+        [AT_COMMANDS + "each_poll_gets_the_oldest_command_that_is_due_and_no_other"],
+    ),
+    Guard(
+        "commands: what must not happen twice",
+        COMMANDS,
+        [
+            (
+                "(c.lease_until <= now() AND c.kind <> ALL ($3::text[]))",
+                "(c.lease_until <= now() AND ($3::text[]) IS NOT NULL)",
+            )
+        ],
+        [AT_COMMANDS + "what_must_not_happen_twice_is_handed_out_once"],
+    ),
+    Guard(
+        "commands: twins take turns",
+        COMMANDS,
+        [("WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE", "WHERE tenant_id = $1 AND id = $2")],
+        [AT_COMMANDS + "twins_that_are_polled_at_once_hand_out_different_commands"],
+    ),
+    Guard(
+        "commands: too late is not handed out",
+        COMMANDS,
+        [("c.status IN ('QUEUED', 'SENT') AND c.expires_at > now()\n", "c.status IN ('QUEUED', 'SENT')\n")],
+        [AT_COMMANDS + "a_command_whose_time_is_over_is_not_handed_out_any_more"],
+    ),
+    Guard(
+        "commands: a report counts once",
+        COMMANDS,
+        [("        if status == CommandStatus.SENT:\n", "        if status:\n")],
+        [
+            AT_COMMANDS + "a_report_that_comes_again_changes_and_announces_nothing",
+            AT_COMMANDS + "a_cancelled_command_is_not_handed_out_and_a_late_report_is_only_noted",
+        ],
+    ),
+    Guard(
+        "commands: a report settles its own device's",
+        COMMANDS,
+        [
+            (
+                "WHERE c.tenant_id = $1 AND c.device_id = $2 AND c.number = ANY",
+                "WHERE c.tenant_id = $1 AND $2::uuid IS NOT NULL AND c.number = ANY",
+            )
+        ],
+        [AT_COMMANDS + "a_terminal_settles_its_own_commands_only"],
+    ),
+    Guard(
+        "commands: no code is no result",
+        COMMANDS,
+        [("        if result.return_code is None:\n            continue\n", "")],
+        [AT_COMMANDS + "a_result_without_a_code_is_no_result"],
+    ),
+    Guard(
+        "commands: a queue has a bound",
+        COMMANDS,
+        [("    if waiting >= MOST_OPEN:\n        raise CommandQueueFull\n", "    del waiting\n")],
+        [AT_COMMANDS + "a_queue_has_a_bound"],
+    ),
+    Guard(
+        "commands: only an active device",
+        COMMANDS,
+        [("    if device.status != DeviceStatus.ACTIVE:\n", "    if not device.status:\n")],
+        [AT_COMMANDS + "only_an_active_device_takes_commands"],
+    ),
+    Guard(
+        "commands: passwords stay where they are",
+        COMMANDS,
+        [
+            (
+                "    return any(word in key.lower() for word in",
+                "    return False and any(word in key.lower() for word in",
+            )
+        ],
+        [AT_COMMANDS + "what_the_terminal_reports_ends_the_command_and_is_announced"],
+    ),
+    Guard(
+        "wire: no control characters in a line",
+        WIRE,
+        [("    if any(_CONTROL.search(part) for part in (text, *columns)):\n", "    if not text:\n")],
+        [
+            AT_WIRE + "a_control_character_in_any_part_of_a_command_is_refused",
+            AT_WIRE + "whatever_the_values_a_command_stays_the_one_it_was",
+        ],
+    ),
+)
