@@ -1,4 +1,4 @@
-"""The queue of commands of a device: one per poll, leased, settled by the terminal's report, never twice what must not."""
+"""The queue of a device: one command per poll, leased, settled by the report, never twice what must not be."""
 
 from __future__ import annotations
 
