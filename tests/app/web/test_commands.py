@@ -125,16 +125,14 @@ async def terminal(server: Server, customer: Customer, device: Device) -> AsyncI
 
 
 async def test_a_terminal_does_what_it_is_told(db: Database, device: Device, terminal: Terminal) -> None:
-    sent = {
-        kind: await send(db, device, kind, **arguments)
-        for kind, arguments in {
-            "refreshInfo": {},
-            "uploadNow": {},
-            "unlockDoor": {"door": 1, "seconds": 5},
-            "enrollFingerprint": {"pin": "9", "finger": 6, "overwrite": False},
-            "reboot": {},
-        }.items()
+    told: dict[str, dict[str, Any]] = {
+        "refreshInfo": {},
+        "uploadNow": {},
+        "unlockDoor": {"door": 1, "seconds": 5},
+        "enrollFingerprint": {"pin": "9", "finger": 6, "overwrite": False},
+        "reboot": {},
     }
+    sent = {kind: await send(db, device, kind, **arguments) for kind, arguments in told.items()}
     terminal.users["9"] = {"PIN": "9"}
 
     results = {kind: await ended(db, device, command_id) for kind, command_id in sent.items()}
@@ -157,10 +155,10 @@ async def test_a_terminal_does_what_it_is_told(db: Database, device: Device, ter
 
 
 async def test_a_clock_that_runs_wrong_is_set_in_the_zone_of_the_device(
-    db: Database, device: Device, terminal: Terminal
+    db: Database, device: Device, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal._skew = -3600.0
-    terminal._set_clock = lambda _answer: None  # type: ignore[method-assign]  firmware that ignores the Date header
+    monkeypatch.setattr(terminal, "_set_clock", lambda _answer: None)  # firmware that ignores the Date header
     wrong = terminal.wall_time()
 
     command_id = await send(db, device, "syncTime")
