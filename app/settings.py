@@ -82,6 +82,21 @@ class Settings(BaseSettings):
     )
     webhook_timeout_seconds: float = Field(default=10, gt=0, description="One attempt, from DNS to the last body byte.")
     webhook_lease_seconds: float = Field(default=30, gt=0, description="How long a worker holds a delivery it claimed.")
+    webhook_endpoint_share: float = Field(
+        default=0.25, gt=0, le=1, description="Share of a worker's slots that one endpoint may have at a time."
+    )
+    webhook_tenant_share: float = Field(
+        default=0.5, gt=0, le=1, description="Share of a worker's slots that one tenant may have at a time."
+    )
+    webhook_breaker_failures: int = Field(
+        default=5, gt=0, description="Failures in a row after which an endpoint is left alone for a while."
+    )
+    webhook_breaker_seconds: float = Field(
+        default=30, gt=0, description="How long it is left alone, at most, before one delivery tries it again."
+    )
+    webhook_disable_after_days: float = Field(
+        default=5, ge=0, description="Days of nothing but failure after which an endpoint is disabled; 0: never."
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe line logged."

@@ -2,47 +2,133 @@
 
 from __future__ import annotations
 
-from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, ISOLATION, LOG, Guard
+from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, LOG, Guard
 
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
+CLAIMS = "app/migrations/versions/0016_fair_claims.py"
 AT_SWEEPER, AT_DELIVERY = "tests/workers/test_sweeper.py::test_", "tests/workers/test_delivery.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
         "claim: skip what another worker is taking",
-        ISOLATION,
+        CLAIMS,
         [
             (
-                "                ORDER BY d.due_at LIMIT claim_deliveries.n FOR UPDATE SKIP LOCKED\n",
-                "                ORDER BY d.due_at LIMIT claim_deliveries.n\n",
+                "                    ORDER BY d.due_at LIMIT q.n FOR UPDATE SKIP LOCKED\n",
+                "                    ORDER BY d.due_at LIMIT q.n\n",
             )
         ],
         [AT_DELIVERIES + "a_claim_does_not_wait_for_another"],
     ),
     Guard(
         "claim: an endpoint gets its share",
-        ISOLATION,
-        [
-            (
-                "(ARRAY (SELECT placed.address FROM placed WHERE placed.place <= most))",
-                "(ARRAY (SELECT placed.address FROM placed))",
-            )
-        ],
+        CLAIMS,
+        [(", most - coalesce(held.n, 0)) AS room", ", rest) AS room")],
         [
             AT_DELIVERIES + "no_endpoint_gets_more_than_its_share_of_a_claim",
-            AT_POOL + "an_endpoint_that_hangs_leaves_the_others_half_of_the_slots",
+            AT_DELIVERIES + "an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed",
         ],
     ),
     Guard(
-        "claim: a full endpoint hides no other",
-        ISOLATION,
+        "claim: a tenant gets its share",
+        CLAIMS,
+        [("WHERE t.turn <= most_of_tenant ", "")],
+        [AT_DELIVERIES + "no_tenant_gets_more_than_its_share_of_a_claim"],
+    ),
+    Guard(
+        "claim: tenants take turns",
+        CLAIMS,
+        [("ORDER BY t.turn, t.due_at LIMIT rest", "ORDER BY t.due_at LIMIT rest")],
+        [AT_DELIVERIES + "a_tenant_with_a_backlog_does_not_keep_another_waiting"],
+    ),
+    Guard(
+        "claim: endpoints take turns",
+        CLAIMS,
+        [("ORDER BY w.held + w.place, w.due_at", "ORDER BY w.due_at")],
+        [AT_DELIVERIES + "endpoints_of_a_tenant_take_turns"],
+    ),
+    Guard(
+        "claim: a backlog hides nobody",
+        CLAIMS,
+        [("            IF seen = 4 * n THEN\n", "            IF false THEN\n")],
+        [
+            AT_DELIVERIES + "a_tenant_with_a_backlog_does_not_keep_another_waiting",
+            AT_DELIVERIES + "other_endpoints_are_not_left_alone_with_it",
+        ],
+    ),
+    Guard(
+        "breaker: an endpoint that fails is left alone",
+        CLAIMS,
+        [("                WHERE e.breaker_until IS NULL OR e.breaker_until <= now()\n", "")],
+        [AT_DELIVERIES + "after_five_failures_in_a_row_an_endpoint_is_left_alone_and_nothing_is_spent"],
+    ),
+    Guard(
+        "breaker: one delivery tries it again",
+        CLAIMS,
+        [("CASE WHEN e.breaker_until IS NULL THEN rest ELSE 1 END", "rest")],
+        [AT_DELIVERIES + "after_a_while_one_delivery_tries_it_again_and_only_one"],
+    ),
+    Guard(
+        "breaker: it closes again while somebody tries",
+        CLAIMS,
+        [("SET breaker_until = now() + probe\n", "SET breaker_until = e.breaker_until\n")],
+        [AT_DELIVERIES + "after_a_while_one_delivery_tries_it_again_and_only_one"],
+    ),
+    Guard(
+        "breaker: what somebody waits for goes through",
+        DELIVERIES,
+        [("due_at = now(), urgent = true,", "due_at = now(),")],
+        [AT_DELIVERIES + "a_retry_by_hand_does_not_wait_for_the_breaker"],
+    ),
+    Guard(
+        "breaker: it does not outlast the schedule",
+        DELIVERIES,
+        [("now() + least($8, h.retry_in)", "now() + $8")],
+        [AT_DELIVERIES + "a_breaker_does_not_outlast_the_schedule"],
+    ),
+    Guard(
+        "health: a success ends a row of failures",
+        DELIVERIES,
+        [("CASE WHEN f.well THEN 0 ELSE e.failures END + f.failures", "e.failures + f.failures")],
+        [
+            AT_DELIVERIES + "a_success_ends_a_row_of_failures",
+            AT_DELIVERIES + "a_success_lets_everything_through_again",
+        ],
+    ),
+    Guard(
+        "health: five days of nothing but failure",
+        DELIVERIES,
+        [("WHEN NOT f.well AND e.failing_since <= now() - $9::interval THEN", "WHEN $9::interval IS NULL THEN")],
+        [AT_DELIVERIES + "five_days_of_nothing_but_failure_disable_an_endpoint"],
+    ),
+    Guard(
+        "health: only the holder's results count",
+        DELIVERIES,
         [
             (
-                "                  AND d.endpoint_id <> ALL (ARRAY (SELECT held.endpoint_id FROM held WHERE held.n >= most))\n",
-                "",
+                "    JOIN webhook_deliveries d ON d.tenant_id = r.tenant_id AND d.id = r.id AND d.claim_token = r.token\n), good",
+                "    JOIN webhook_deliveries d ON d.tenant_id = r.tenant_id AND d.id = r.id\n), good",
             )
         ],
-        [AT_DELIVERIES + "an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed"],
+        [
+            AT_DELIVERIES + "a_stale_result_says_nothing_about_its_endpoint",
+            AT_DELIVERIES + "a_worker_that_lost_its_lease_changes_nothing",
+        ],
+    ),
+    Guard(
+        "a disabled endpoint is announced",
+        POOL,
+        [("outbox.announce_disabled(connection, settled.disabled)", "outbox.announce_disabled(connection, [])")],
+        [AT_POOL + "the_tenants_other_endpoints_and_its_feed_hear_of_a_disabled_one"],
+    ),
+    Guard(
+        "slots: a tenant gets its share",
+        POOL,
+        [
+            (" and self._busy_tenants[lane[0]] < self._most_per_tenant\n", "\n"),
+            ("                most_of_tenant=self._most_per_tenant,\n", ""),
+        ],
+        [AT_POOL + "a_tenant_whose_receivers_hang_leaves_other_tenants_their_slots"],
     ),
     Guard(
         "lease fence: only the holder loads",
@@ -51,17 +137,6 @@ GUARDS: tuple[Guard, ...] = (
             (
                 "    JOIN webhook_deliveries d ON d.tenant_id = c.tenant_id AND d.id = c.id AND d.claim_token = c.token\n)\nSELECT d.tenant_id, d.id, d.claim_token",
                 "    JOIN webhook_deliveries d ON d.tenant_id = c.tenant_id AND d.id = c.id\n)\nSELECT d.tenant_id, d.id, d.claim_token",
-            )
-        ],
-        [AT_DELIVERIES + "a_worker_that_lost_its_lease_changes_nothing"],
-    ),
-    Guard(
-        "lease fence: only the holder disables an endpoint",
-        DELIVERIES,
-        [
-            (
-                "    JOIN webhook_deliveries d ON d.tenant_id = g.tenant_id AND d.id = g.id AND d.claim_token = g.token\n",
-                "    JOIN webhook_deliveries d ON d.tenant_id = g.tenant_id AND d.id = g.id\n",
             )
         ],
         [AT_DELIVERIES + "a_worker_that_lost_its_lease_changes_nothing"],
@@ -86,7 +161,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "gone: an endpoint that moved stays",
         DELIVERIES,
-        [(" AND e.url = gone.url\n", "\n")],
+        [("WHEN e.url = ANY (f.gone) THEN", "WHEN cardinality(f.gone) > 0 THEN")],
         [AT_DELIVERIES + "a_gone_url_does_not_disable_an_endpoint_that_has_another_one_by_now"],
     ),
     Guard(
@@ -146,8 +221,8 @@ GUARDS: tuple[Guard, ...] = (
         POOL,
         [
             (
-                "            while jobs and len(self._posts) < self._concurrency and self._busy",
-                "            while jobs and self._busy",
+                "            while jobs and len(self._posts) < self._concurrency and self._may_begin(lane):\n",
+                "            while jobs and self._may_begin(lane):\n",
             ),
             (
                 "        wanted = min(self._concurrency - held.total() + sum(soon.values()), CLAIM_BATCH)\n",

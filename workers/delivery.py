@@ -30,7 +30,7 @@ async def attempt(job: Job, door: Outbound, vault: Vault, delays: Sequence[timed
         log.exception("webhook_attempt_broke", **_ids(job))
         spent = round((time.monotonic() - begun) * 1000)
         status, retry_in = _after_failure(job, delays, jitter)
-        result = Result(job.claim, status, started_at, spent, error="internal", retry_in=retry_in)
+        result = Result(job.claim, status, started_at, spent, error="internal", retry_in=retry_in, unwell=job.unwell)
     log.info(
         "webhook_attempt",
         **_ids(job),
@@ -62,6 +62,7 @@ def judge(job: Job, reply: Reply, started_at: datetime, delays: Sequence[timedel
         response_body=None if reply.status is None else _text(reply.response_body),
         retry_in=retry_in,
         gone=gone,
+        unwell=job.unwell,
     )
 
 

@@ -8,8 +8,8 @@ When PostgreSQL goes away, results wait in memory and nothing new is claimed. Th
 or not their leases lasted: the token says if they still count. What was lost with the process is sent again.
 
 Any number of workers may run, none is special. Which deliveries a worker takes is decided in `claim_deliveries`, by
-what `_room` tells it; here, only that no endpoint gets more than half of the slots, so that one which hangs leaves the
-others the rest.
+what `_room` tells it; here, only that no endpoint and no tenant has more than its share of the slots, so that those
+which hang leave the others the rest.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ import structlog
 from prometheus_client import Counter as CounterMetric
 from prometheus_client import Gauge, Histogram, start_http_server
 
-from app import telemetry
+from app import ids, telemetry
 from app.broadcast import Bell, BellStopped
 from app.database import CONFLICTS, Database
 from app.domain import deliveries, outbox
 from app.domain.addresses import AddressGuard
-from app.domain.deliveries import Claim, Job, Result
+from app.domain.deliveries import Claim, Disabled, Job, Lane, Patience, Result
 from app.domain.events import Cursors, Logged
 from app.domain.outbox import DELIVERIES
 from app.errors import ServiceUnavailable
@@ -62,6 +62,7 @@ BLOCKED_WAIT: Final = 0.05
 #: The net under the bell.
 POLL: Final = 1.0
 RENEW_EVERY: Final = timedelta(seconds=5)
+SLOTS_EVERY: Final = timedelta(seconds=1)
 LONGEST_PAUSE: Final = 2.0
 #: A drain: what is under way gets so long, and its results so long to be written down.
 FINISH_WITHIN: Final = 12.0
@@ -72,6 +73,9 @@ ATTEMPTS = CounterMetric(
 )
 CLAIM_SECONDS = Histogram("punchconnect_webhook_claim_seconds", "One claim.", registry=telemetry.REGISTRY)
 SETTLE_SECONDS = Histogram("punchconnect_webhook_settle_seconds", "One settled batch.", registry=telemetry.REGISTRY)
+TENANT_SLOTS = Gauge(
+    "punchconnect_webhook_slots", "Posts under way for a tenant that has some.", ["tenant"], registry=telemetry.REGISTRY
+)
 IN_FLIGHT = Gauge("punchconnect_webhook_in_flight", "Posts under way.", registry=telemetry.REGISTRY)
 
 
@@ -95,11 +99,19 @@ class Worker:
         #: How long after a claim or a renewal a post may begin: it then ends, or is renewed, within the lease.
         self._patience = settings.webhook_lease_seconds / 2
         self._concurrency = concurrency
-        self._most_per_endpoint = max(1, concurrency // 2)
-        self._waiting: dict[UUID, deque[Job]] = {}  # by endpoint, claimed and not begun
+        self._most_per_endpoint = max(1, round(concurrency * settings.webhook_endpoint_share))
+        self._most_per_tenant = max(1, round(concurrency * settings.webhook_tenant_share))
+        days = settings.webhook_disable_after_days
+        self._indulgence = Patience(
+            settings.webhook_breaker_failures,
+            timedelta(seconds=settings.webhook_breaker_seconds),
+            timedelta(days=days) if days else None,
+        )
+        self._waiting: dict[Lane, deque[Job]] = {}  # by endpoint, claimed and not begun
         self._posts: dict[asyncio.Task[None], Job] = {}
-        self._busy: Counter[UUID] = Counter()  # posts under way, by endpoint
-        self._ended: Counter[UUID] = Counter()  # posts that ended since the last claim, by endpoint
+        self._busy: Counter[Lane] = Counter()  # posts under way, by endpoint
+        self._busy_tenants: Counter[UUID] = Counter()  # the same, by tenant
+        self._ended: Counter[Lane] = Counter()  # posts that ended since the last claim, by endpoint
         self._begin_by: dict[Claim, float] = {}  # of all that waits or is posted: later, its lease might run out
         self._results: dict[Claim, Result] = {}  # oldest first; not written down yet
         self._has_results = asyncio.Event()
@@ -121,6 +133,7 @@ class Worker:
                 "expire": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.expire, self._db, self._ring), "expire"),
                 "sweep": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.sweep, self._db), "sweep"),
                 "listen": self._listen(),
+                "slots": sweeper.every(SLOTS_EVERY, self._show_slots, "slots"),
                 "stop": self._wake_on(stop),
             }.items()
         ]
@@ -177,7 +190,7 @@ class Worker:
         if len(claims) == wanted:
             await asyncio.sleep(BUSY_WAIT)
             return 0
-        if max(self._busy.values(), default=0) >= self._most_per_endpoint:
+        if self._crowded():
             self._short = True
             return BLOCKED_WAIT
         if not claims:
@@ -189,22 +202,37 @@ class Worker:
             due = await deliveries.next_due(connection)
         return POLL if due is None else min(POLL, max(at_least, due.total_seconds()))
 
-    def _room(self) -> tuple[int, dict[UUID, int]]:
+    def _crowded(self) -> bool:
+        """Somebody has all the slots that it gets: what it is owed has to wait for one of them."""
+        return (
+            max(self._busy.values(), default=0) >= self._most_per_endpoint
+            or max(self._busy_tenants.values(), default=0) >= self._most_per_tenant
+        )
+
+    def _room(self) -> tuple[int, dict[Lane, int]]:
         """How many to claim, and what counts against each endpoint's share.
 
         As many posts as ended since the last claim are taken to end until the next one: with quick receivers the
         next ones wait here when a slot comes free, with slow ones nothing is held that another worker could send.
         """
-        held = self._busy + Counter({endpoint_id: len(jobs) for endpoint_id, jobs in self._waiting.items()})
-        soon = {endpoint_id: min(n, self._most_per_endpoint) for endpoint_id, n in self._ended.items()}
+        held = self._busy + Counter({lane: len(jobs) for lane, jobs in self._waiting.items()})
+        soon = {lane: min(n, self._most_per_endpoint) for lane, n in self._ended.items()}
         self._ended.clear()
         wanted = min(self._concurrency - held.total() + sum(soon.values()), CLAIM_BATCH)
-        return wanted, {endpoint_id: held[endpoint_id] - soon.get(endpoint_id, 0) for endpoint_id in held | soon}
+        return wanted, {lane: held[lane] - soon.get(lane, 0) for lane in held | soon}
 
-    async def _claim(self, n: int, busy: Mapping[UUID, int]) -> list[Claim]:
+    async def _claim(self, n: int, busy: Mapping[Lane, int]) -> list[Claim]:
         started = time.perf_counter()
         async with self._db.across("work") as connection:
-            claims = await deliveries.claim(connection, n, self._lease, most=self._most_per_endpoint, busy=busy)
+            claims = await deliveries.claim(
+                connection,
+                n,
+                self._lease,
+                most=self._most_per_endpoint,
+                most_of_tenant=self._most_per_tenant,
+                busy=busy,
+                patience=self._indulgence,
+            )
         CLAIM_SECONDS.observe(time.perf_counter() - started)
         return claims
 
@@ -213,27 +241,37 @@ class Worker:
         async with self._db.across("work", _tenants(claims)) as connection:
             jobs = await deliveries.load(connection, self._cursors, claims)
         for job in jobs:
-            self._waiting.setdefault(job.endpoint_id, deque()).append(job)
+            self._waiting.setdefault(job.lane, deque()).append(job)
             self._begin_by[job.claim] = begun + self._patience
 
     # Posting.
 
     def _begin(self) -> None:
         """Post what waits, as far as there are slots."""
-        for endpoint_id, jobs in list(self._waiting.items()):
-            while jobs and len(self._posts) < self._concurrency and self._busy[endpoint_id] < self._most_per_endpoint:
+        for lane, jobs in list(self._waiting.items()):
+            while jobs and len(self._posts) < self._concurrency and self._may_begin(lane):
                 job = jobs.popleft()
                 # A process that stood still may have lost it by now, and another may be posting it.
                 if time.monotonic() > self._begin_by[job.claim]:
                     del self._begin_by[job.claim]
                     continue
-                self._busy[endpoint_id] += 1
+                self._busy[lane] += 1
+                self._busy_tenants[lane[0]] += 1
                 task = asyncio.create_task(self._post(job))
                 self._posts[task] = job
                 task.add_done_callback(self._posted)
             if not jobs:
-                del self._waiting[endpoint_id]
+                del self._waiting[lane]
         IN_FLIGHT.set(len(self._posts))
+
+    async def _show_slots(self) -> None:
+        """Only tenants that have some: there may be many, and a label is kept for as long as the process lives."""
+        TENANT_SLOTS.clear()
+        for tenant_id, n in self._busy_tenants.items():
+            TENANT_SLOTS.labels(ids.show("ten", tenant_id)).set(n)
+
+    def _may_begin(self, lane: Lane) -> bool:
+        return self._busy[lane] < self._most_per_endpoint and self._busy_tenants[lane[0]] < self._most_per_tenant
 
     async def _post(self, job: Job) -> None:
         result = await delivery.attempt(job, self._door, self._vault, self._delays)
@@ -244,10 +282,11 @@ class Worker:
     def _posted(self, task: asyncio.Task[None]) -> None:
         job = self._posts.pop(task)
         self._begin_by.pop(job.claim)
-        self._ended[job.endpoint_id] += 1
-        self._busy[job.endpoint_id] -= 1
-        if not self._busy[job.endpoint_id]:
-            del self._busy[job.endpoint_id]
+        lane = job.lane
+        self._ended[lane] += 1
+        # Subtracting in place forgets who has none left.
+        self._busy -= Counter([lane])
+        self._busy_tenants -= Counter([lane[0]])
         self._begin()
         if self._short:
             self._rung.set()
@@ -276,7 +315,8 @@ class Worker:
         started = time.perf_counter()
         try:
             async with self._db.across("work", _tenants(result.claim for result in results)) as connection:
-                settled = await deliveries.settle(connection, results)
+                settled = await deliveries.settle(connection, results, self._indulgence)
+                logged = await outbox.announce_disabled(connection, settled.disabled)
         except CONFLICTS as exc:
             raise ServiceUnavailable("Another transaction was in the way.") from exc
         except asyncpg.PostgresError:
@@ -285,13 +325,25 @@ class Worker:
                     await self._settle([result])
                 return
             log.exception("webhook_result_refused", delivery=str(results[0].claim.id))
-            settled = set()
+            settled, logged = deliveries.Settled(set(), []), []
         SETTLE_SECONDS.observe(time.perf_counter() - started)
         for result in results:
             del self._results[result.claim]
-            ATTEMPTS.labels(result.status.lower() if result.claim.id in settled else "stale").inc()
+            ATTEMPTS.labels(result.status.lower() if result.claim.id in settled.ids else "stale").inc()
+        self._tell(settled.disabled, logged)
         if self._short or any(result.retry_in is not None for result in results):
             self._rung.set()
+
+    def _tell(self, disabled: Sequence[Disabled], logged: Sequence[Logged]) -> None:
+        for endpoint in disabled:
+            log.warning(
+                "webhook_endpoint_disabled",
+                tenant=ids.show("ten", endpoint.tenant_id),
+                endpoint=ids.show("whk", endpoint.endpoint_id),
+                reason=endpoint.reason,
+            )
+        if logged:
+            self._ring(logged)
 
     async def _renew(self) -> None:
         held = [*self._begin_by, *self._results]

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final, NoReturn
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from app import telemetry
 from app.database import Database
@@ -29,9 +29,6 @@ BATCH: Final = 1000
 LOST_LEASES = Counter(
     "punchconnect_webhook_lost_leases", "Deliveries taken back from workers that died.", registry=telemetry.REGISTRY
 )
-OLDEST_DUE = Gauge(
-    "punchconnect_webhook_oldest_due_seconds", "How late the most overdue delivery is.", registry=telemetry.REGISTRY
-)
 
 
 async def every(period: timedelta, act: Callable[[], Awaitable[object]], name: str) -> NoReturn:
@@ -47,14 +44,14 @@ async def every(period: timedelta, act: Callable[[], Awaitable[object]], name: s
 
 
 async def reap(db: Database) -> int:
-    """Take back what dead workers held, all of it; how many deliveries. Measures how late we are, too."""
+    """Take back what dead workers held, all of it; how many deliveries. Looks at the backlog first."""
+    async with db.across("work") as connection:
+        await deliveries.watch(connection)
     total, freed = 0, BATCH
     while freed == BATCH:
         async with db.across("work") as connection:
             freed = await deliveries.reap(connection, BATCH)
-            due = await deliveries.next_due(connection)
         total += freed
-    OLDEST_DUE.set(0 if due is None else max(0.0, -due.total_seconds()))
     if total:
         LOST_LEASES.inc(total)
         log.warning("webhook_leases_lost", deliveries=total)

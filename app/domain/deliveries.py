@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 from uuid import UUID
 
+from prometheus_client import Gauge
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
-from app import ids, paging
+from app import ids, paging, telemetry
 from app.database import Connection, Session, driver
 from app.domain.events import Cursors, webhook_body
 from app.domain.tables import build, columns, instant, tenant_key, within_tenant
@@ -60,6 +61,14 @@ class Delivery(SQLModel, table=True):
         CheckConstraint("status IN ('PENDING', 'SENDING', 'DELIVERED', 'EXHAUSTED', 'CANCELLED')", name="status"),
         Index("ix_webhook_deliveries_due", "due_at", postgresql_where=text("status = 'PENDING'")),
         Index("ix_webhook_deliveries_leased", "lease_until", postgresql_where=text("status = 'SENDING'")),
+        Index(
+            "ix_webhook_deliveries_waiting",
+            "tenant_id",
+            "endpoint_id",
+            "due_at",
+            postgresql_where=text("status = 'PENDING'"),
+        ),
+        Index("ix_webhook_deliveries_urgent", "due_at", postgresql_where=text("status = 'PENDING' AND urgent")),
         Index(None, "tenant_id", "endpoint_id", "id"),
         {"postgresql_with": {"fillfactor": "70"}},
     )
@@ -74,6 +83,8 @@ class Delivery(SQLModel, table=True):
     attempt_count: int = 0
     due_at: datetime | None = instant(optional=True)
     lease_until: datetime | None = instant(optional=True)
+    #: Somebody waits for the outcome: it is sent before all others, also to an endpoint whose breaker is open.
+    urgent: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
     #: Minted at each claim; every later write must match it, so a worker that lost its lease changes nothing.
     claim_token: UUID | None = None
     created_at: datetime = instant()
@@ -124,6 +135,13 @@ class Job:
     secret_sealed: bytes
     #: While the grace of a rotation lasts.
     previous_secret_sealed: bytes | None
+    #: The last attempt to this endpoint failed, so a success is news.
+    unwell: bool = False
+
+    @property
+    def lane(self) -> Lane:
+        """Where it goes."""
+        return self.claim.tenant_id, self.endpoint_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +158,44 @@ class Result:
     retry_in: timedelta | None = None
     #: The URL that answered 410. Its endpoint is disabled, unless it has been given another URL since.
     gone: str | None = None
+    #: As in the job.
+    unwell: bool = False
 
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """With an endpoint that fails: after how many failures in a row its breaker opens, for how long, and after how much
+    time of nothing but failure it is disabled; None is never.
+    """
+
+    failures: int = 5
+    breaker: timedelta = timedelta(seconds=30)
+    disable_after: timedelta | None = timedelta(days=5)
+
+
+PATIENCE: Final = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """An endpoint that has just been disabled; to be announced in the same transaction."""
+
+    tenant_id: UUID
+    endpoint_id: UUID
+    url: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a batch of results changed."""
+
+    ids: set[UUID]
+    disabled: list[Disabled]
+
+
+#: An endpoint, with its tenant.
+Lane: TypeAlias = tuple[UUID, UUID]
 
 _NO_LIMIT: Final = 2**31 - 1
 
@@ -148,19 +203,37 @@ _NO_LIMIT: Final = 2**31 - 1
 # wait for the disk between an event and its receiver.
 _CLAIM: Final = """
 SELECT c.tenant_id, c.id, c.claim_token
-FROM set_config('synchronous_commit', 'off', true), claim_deliveries($1, $2, $3, $4, $5) AS c
+FROM set_config('synchronous_commit', 'off', true), claim_deliveries($1, $2, $3, $4, $5, $6, $7, $8) AS c
 """
 
 
 async def claim(
-    connection: Connection, n: int, lease: timedelta, *, most: int = _NO_LIMIT, busy: Mapping[UUID, int] | None = None
+    connection: Connection,
+    n: int,
+    lease: timedelta,
+    *,
+    most: int = _NO_LIMIT,
+    most_of_tenant: int = _NO_LIMIT,
+    busy: Mapping[Lane, int] | None = None,
+    patience: Patience = PATIENCE,
 ) -> list[Claim]:
     """Take up to `n` due deliveries; the attempt counts from here. Safe in any number of workers at once.
 
-    `busy` says how many posts the caller has under way to which endpoints; with these none gets more than `most`.
+    `busy` says how many posts the caller has under way to which endpoints; with these no endpoint gets more than
+    `most` and no tenant more than `most_of_tenant`. Tenants take turns. An endpoint with an open breaker is left alone.
     """
     busy = busy or {}
-    rows = await connection.fetch(_CLAIM, n, lease, most, list(busy), list(busy.values()))
+    rows = await connection.fetch(
+        _CLAIM,
+        n,
+        lease,
+        most,
+        most_of_tenant,
+        [tenant_id for tenant_id, _ in busy],
+        [endpoint_id for _, endpoint_id in busy],
+        list(busy.values()),
+        patience.breaker,
+    )
     return [Claim(*row) for row in rows]
 
 
@@ -177,7 +250,7 @@ SELECT d.tenant_id, d.id, d.claim_token, d.endpoint_id, d.event_id, d.event_type
        ) ELSE 0 END,
        e.url, d.position, (SELECT v.body FROM events v WHERE v.tenant_id = d.tenant_id AND v.position = d.position),
        e.secret_sealed, CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_sealed END,
-       e.status = 'ENABLED' AND e.deleted_at IS NULL
+       e.status = 'ENABLED' AND e.deleted_at IS NULL, e.failures > 0
 FROM held d, LATERAL (
     SELECT * FROM webhook_endpoints e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id OFFSET 0
 ) AS e
@@ -231,6 +304,7 @@ async def load(connection: Connection, cursors: Cursors, claims: Sequence[Claim]
             webhook_body(row[10].encode(), cursors.write(row[0], row[9])),
             row[11],
             row[12],
+            row[14],
         )
         for row in rows
         if row[13]
@@ -256,16 +330,41 @@ async def renew(connection: Connection, held: Sequence[Claim], lease: timedelta)
     return {row[0] for row in rows}
 
 
-_DISABLE: Final = """
-WITH gone AS MATERIALIZED (
-    SELECT d.tenant_id, d.endpoint_id, g.url
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS g (tenant_id, id, token, url)
-    JOIN webhook_deliveries d ON d.tenant_id = g.tenant_id AND d.id = g.id AND d.claim_token = g.token
+# The endpoints' part of a batch: results in the order in which they came, so that a success ends a row of failures.
+# Their locks are taken in one order, and before any delivery's.
+_FARE: Final = """
+WITH came AS MATERIALIZED (
+    SELECT d.tenant_id, d.endpoint_id, r.place, r.failed, r.retry_in, r.gone
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[], $5::interval[], $6::text[]) WITH ORDINALITY
+        AS r (tenant_id, id, token, failed, retry_in, gone, place)
+    JOIN webhook_deliveries d ON d.tenant_id = r.tenant_id AND d.id = r.id AND d.claim_token = r.token
+), good AS (
+    SELECT c.tenant_id, c.endpoint_id, max(c.place) FILTER (WHERE NOT c.failed) AS place FROM came c GROUP BY 1, 2
+), fared AS MATERIALIZED (
+    SELECT g.tenant_id, g.endpoint_id, g.place IS NOT NULL AS well,
+           count(*) FILTER (WHERE c.failed)::integer AS failures, min(c.retry_in) AS retry_in,
+           array_remove(array_agg(c.gone), NULL) AS gone
+    FROM good g JOIN came c ON c.tenant_id = g.tenant_id AND c.endpoint_id = g.endpoint_id
+    WHERE g.place IS NULL OR c.place >= g.place GROUP BY 1, 2, 3
+), held AS MATERIALIZED (
+    SELECT e.tenant_id, e.id, CASE WHEN f.well THEN 0 ELSE e.failures END + f.failures AS failures,
+           CASE WHEN f.well THEN now() ELSE coalesce(e.failing_since, now()) END AS since, f.retry_in,
+           CASE
+               WHEN e.status = 'DISABLED' OR e.deleted_at IS NOT NULL OR f.failures = 0 THEN NULL
+               WHEN e.url = ANY (f.gone) THEN 'The receiver answered 410 Gone.'
+               WHEN NOT f.well AND e.failing_since <= now() - $9::interval THEN 'Nothing has arrived for ' || $10 || '.'
+           END AS reason
+    FROM webhook_endpoints e, fared f WHERE e.tenant_id = f.tenant_id AND e.id = f.endpoint_id
+    ORDER BY e.tenant_id, e.id FOR NO KEY UPDATE OF e
 )
 UPDATE webhook_endpoints e
-SET status = 'DISABLED', disabled_reason = 'The receiver answered 410 Gone.', updated_at = now()
-FROM gone WHERE e.tenant_id = gone.tenant_id AND e.id = gone.endpoint_id AND e.url = gone.url
-  AND e.status <> 'DISABLED' AND e.deleted_at IS NULL
+SET failures = h.failures, failing_since = CASE WHEN h.failures > 0 THEN h.since END,
+    breaker_until = CASE WHEN h.failures >= $7 THEN now() + least($8, h.retry_in) END,
+    status = CASE WHEN h.reason IS NULL THEN e.status ELSE 'DISABLED' END,
+    disabled_reason = coalesce(h.reason, e.disabled_reason),
+    updated_at = CASE WHEN h.reason IS NULL THEN e.updated_at ELSE now() END
+FROM held h WHERE e.tenant_id = h.tenant_id AND e.id = h.id
+RETURNING e.tenant_id, e.id, e.url, h.reason
 """
 
 _SETTLE: Final = """
@@ -289,12 +388,25 @@ RETURNING delivery_id
 """
 
 
-async def settle(connection: Connection, results: Sequence[Result]) -> set[UUID]:
-    """Write down what became of a batch, with its attempts; the ids of those that were still ours."""
-    if gone := [result for result in results if result.gone is not None]:
-        await connection.execute(
-            _DISABLE, *_columns([result.claim for result in gone]), [result.gone for result in gone]
+async def settle(connection: Connection, results: Sequence[Result], patience: Patience = PATIENCE) -> Settled:
+    """Write down what became of a batch, with its attempts: the ids of those that were still ours, and the endpoints
+    that this disabled, for the caller to announce.
+    """
+    disabled: list[Disabled] = []
+    if any(result.unwell or result.status != DeliveryStatus.DELIVERED for result in results):
+        days = patience.disable_after
+        fared = await connection.fetch(
+            _FARE,
+            *_columns([result.claim for result in results]),
+            [result.status != DeliveryStatus.DELIVERED for result in results],
+            [result.retry_in for result in results],
+            [result.gone for result in results],
+            patience.failures,
+            patience.breaker,
+            days,
+            None if days is None else f"{days.total_seconds() / 86400:g} days",
         )
+        disabled = [Disabled(*row) for row in fared if row[3] is not None]
     rows = await connection.fetch(
         _SETTLE,
         *_columns([result.claim for result in results]),
@@ -306,7 +418,7 @@ async def settle(connection: Connection, results: Sequence[Result]) -> set[UUID]
         [result.error for result in results],
         [result.response_body for result in results],
     )
-    return {row[0] for row in rows}
+    return Settled({row[0] for row in rows}, disabled)
 
 
 _RELEASE: Final = """
@@ -336,9 +448,48 @@ async def reap(connection: Connection, limit: int = 1000) -> int:
 
 
 async def next_due(connection: Connection) -> timedelta | None:
-    """How long until something is due; negative when something is late; None when nothing waits."""
+    """How long until something may be claimed; negative when that is late; None when nothing waits."""
     seconds: float | None = await connection.fetchval("SELECT next_delivery_due()")
     return None if seconds is None else timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The queue of the whole installation, at one moment."""
+
+    #: How late the oldest is that no breaker holds back, in seconds.
+    oldest: float
+    due: int
+    #: Of these, what waits for an endpoint whose breaker is open.
+    held_back: int
+    leased: int
+    #: Of these, what its worker has held longer than it may.
+    expired: int
+
+
+async def backlog(connection: Connection) -> Backlog:
+    """What operators watch."""
+    row = await connection.fetchrow("SELECT * FROM count_deliveries()")
+    return Backlog(row[0] or 0.0, *row[1:])
+
+
+_WATCHED: Final = {
+    name: Gauge(f"punchconnect_webhook_{metric}", says, registry=telemetry.REGISTRY)
+    for name, metric, says in (
+        ("oldest", "oldest_due_seconds", "How late the oldest delivery is that no breaker holds back."),
+        ("due", "due", "Deliveries that are due."),
+        ("held_back", "held_back", "Due deliveries that wait for an endpoint whose breaker is open."),
+        ("leased", "leased", "Deliveries that workers hold."),
+        ("expired", "expired_leases", "Deliveries that a worker has held longer than it may."),
+    )
+}
+
+
+async def watch(connection: Connection) -> None:
+    """Put the backlog into the metrics of this process."""
+    found = await backlog(connection)
+    for name, gauge in _WATCHED.items():
+        gauge.set(getattr(found, name))
 
 
 def _columns(claims: Sequence[Claim]) -> tuple[list[UUID], list[UUID], list[UUID]]:
@@ -424,7 +575,7 @@ async def retry(session: Session, tenant_id: UUID, delivery_id: UUID) -> None:
         what = "deleted" if deleted else "disabled"
         raise InvalidInput(f"The endpoint of this delivery is {what}.", path=("input", "id"))
     changed = await connection.execute(
-        "UPDATE webhook_deliveries SET status = 'PENDING', due_at = now(), completed_at = NULL "
+        "UPDATE webhook_deliveries SET status = 'PENDING', due_at = now(), urgent = true, completed_at = NULL "
         "WHERE tenant_id = $1 AND id = $2 AND status IN ('EXHAUSTED', 'PENDING')",
         tenant_id,
         delivery_id,

@@ -58,6 +58,11 @@ class Endpoint(SQLModel, table=True):
     previous_secret_sealed: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     previous_secret_expires_at: datetime | None = instant(optional=True)
     disabled_reason: str | None = None
+    #: Failed attempts since the last success, and since when.
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    failing_since: datetime | None = instant(optional=True)
+    #: The breaker: until then nothing is sent, afterwards one delivery to see; None while it is closed.
+    breaker_until: datetime | None = instant(optional=True)
     created_at: datetime = instant()
     updated_at: datetime = instant()
     deleted_at: datetime | None = instant(optional=True)
@@ -169,6 +174,7 @@ async def update(
             raise InvalidInput("An endpoint cannot be without a URL.", path=("input", "url"))
         check_url(url)
         endpoint.url = url
+        _forget_failures(endpoint)
     if "description" in changes:
         endpoint.description = words.optional_line(changes["description"], "description", longest=500)
     if "event_types" in changes:
@@ -224,6 +230,11 @@ def check_types(event_types: Iterable[str]) -> list[str]:
     return [event_type.value for event_type in EventType if event_type in wanted]
 
 
+def _forget_failures(endpoint: Endpoint) -> None:
+    """Somebody did something about it: it is tried anew."""
+    endpoint.failures, endpoint.failing_since, endpoint.breaker_until = 0, None, None
+
+
 async def _turn(session: Session, endpoint: Endpoint, status: str | None) -> None:
     """Under the endpoint's lock, which the worker takes as well before it parks anything."""
     if status not in (EndpointStatus.ENABLED, EndpointStatus.PAUSED):
@@ -231,6 +242,7 @@ async def _turn(session: Session, endpoint: Endpoint, status: str | None) -> Non
     if endpoint.status == status:
         return
     endpoint.status, endpoint.disabled_reason = EndpointStatus(status), None
+    _forget_failures(endpoint)
     await session.flush()
     due, when = ("now()", "due_at IS NULL") if status == EndpointStatus.ENABLED else ("NULL", "due_at IS NOT NULL")
     await (await driver(session)).execute(

@@ -16,8 +16,9 @@ import asyncpg
 from app import ids
 from app.database import Connection, Session, driver
 from app.domain import endpoints
+from app.domain.deliveries import Disabled
 from app.domain.endpoints import EndpointStatus
-from app.domain.events import EventType, Happening, Logged, by_tenant, channel, write_body, write_message
+from app.domain.events import EventType, Happening, Logged, by_tenant, channel, timestamp, write_body, write_message
 from app.domain.tables import now
 from app.errors import InvalidInput
 
@@ -40,8 +41,8 @@ WITH moved AS (
     RETURNING tenant_id, position, id, type
 )
 INSERT INTO webhook_deliveries
-    (tenant_id, id, endpoint_id, position, event_id, event_type, status, attempt_count, due_at, created_at)
-SELECT l.tenant_id, $7, $8, l.position, l.id, l.type, 'PENDING', 0, now(), now() FROM logged l
+    (tenant_id, id, endpoint_id, position, event_id, event_type, status, attempt_count, due_at, urgent, created_at)
+SELECT l.tenant_id, $7, $8, l.position, l.id, l.type, 'PENDING', 0, now(), true, now() FROM logged l
 RETURNING id
 """
 
@@ -79,6 +80,29 @@ async def call(connection: Connection, statement: str, *arguments: Any) -> list[
     except asyncpg.NoDataFoundError as exc:
         raise LookupError(_NO_HEAD) from exc
     return [Logged(row[0], row[1], row[2], row[3], row[4].encode()) for row in rows]
+
+
+async def announce_disabled(connection: Connection, disabled: Sequence[Disabled]) -> list[Logged]:
+    """Tell the tenants, by feed and by their other endpoints, that we send nothing more to these. As `announce`."""
+    at = now()
+    return await announce(
+        connection,
+        [
+            Happening(
+                endpoint.tenant_id,
+                EventType.WEBHOOK_ENDPOINT_DISABLED,
+                {
+                    "endpoint_id": ids.show("whk", endpoint.endpoint_id),
+                    "url": endpoint.url,
+                    "reason": endpoint.reason,
+                    "disabled_at": timestamp(at),
+                },
+                ids.new(),
+                at,
+            )
+            for endpoint in disabled
+        ],
+    )
 
 
 async def send_test(session: Session, tenant_id: UUID, endpoint_id: UUID) -> tuple[UUID, list[Logged]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from starlette.routing import Route
 from app import telemetry
 from app.broadcast import Bell
 from app.database import Database
+from app.domain import deliveries
 from app.errors import ServiceUnavailable
 from app.settings import Settings
 
@@ -36,6 +38,9 @@ def routes(settings: Settings, db: Database, bell: Bell) -> list[Route]:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not token or not hmac.compare_digest(given.encode(), token.encode()):
             return PlainTextResponse("Bearer token required: set PUNCHCONNECT_METRICS_TOKEN and send it.", 401)
+        with suppress(ServiceUnavailable):  # the other numbers are worth having then
+            async with db.across("work") as connection:
+                await deliveries.watch(connection)
         return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", metrics)]

@@ -20,14 +20,14 @@ GRANTS: dict[str, dict[str, str]] = {
     "sites": {"pc_api": RIUD, "pc_ingest": R},
     "devices": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R, "pc_definer": R},
     "device_commands": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R},
-    "employees": {"pc_api": RIUD, "pc_ingest": R},
+    "employees": {"pc_api": RIUD, "pc_ingest": R, "pc_worker": R},
     "punches": {"pc_api": R, "pc_ingest": RI},
     "kept_uploads": {"pc_api": R, "pc_ingest": RI},
     "rejected_records": {"pc_api": R, "pc_ingest": RI},
-    "feed_heads": {"pc_api": RU, "pc_ingest": RU, "pc_feed": R, "pc_ops": RI},
-    "events": {"pc_api": RI, "pc_ingest": RI, "pc_feed": R, "pc_worker": R},
-    "webhook_endpoints": {"pc_api": RIU, "pc_ingest": R, "pc_worker": RU},
-    "webhook_deliveries": {"pc_api": RIU, "pc_ingest": RI, "pc_worker": RU, "pc_definer": RU},
+    "feed_heads": {"pc_api": RU, "pc_ingest": RU, "pc_feed": R, "pc_worker": RU, "pc_ops": RI},
+    "events": {"pc_api": RI, "pc_ingest": RI, "pc_feed": R, "pc_worker": RI},
+    "webhook_endpoints": {"pc_api": RIU, "pc_ingest": R, "pc_worker": RU, "pc_definer": RU},
+    "webhook_deliveries": {"pc_api": RIU, "pc_ingest": RI, "pc_worker": RIU, "pc_definer": RU},
     "webhook_attempts": {"pc_api": R, "pc_worker": RI},
     "idempotency_keys": {"pc_api": RIU, "pc_ops": "SELECT DELETE"},
 }
@@ -56,13 +56,15 @@ FUNCTIONS = {
     "touch_api_keys(ids uuid[])": "pc_lookup",
     "find_enrollment(hash bytea)": "pc_lookup",
     "find_shared_serial(serial text, approve boolean)": "pc_lookup",
-    "claim_deliveries(n integer, lease interval, most integer, busy uuid[], posts integer[])": "pc_worker",
+    "claim_deliveries(n integer, lease interval, most integer, most_of_tenant integer, busy_tenants uuid[], "
+    "busy uuid[], posts integer[], probe interval)": "pc_worker",
+    "count_deliveries()": "pc_worker",
     "reap_deliveries(n integer)": "pc_worker",
     "next_delivery_due()": "pc_worker",
 }
 
 #: function with its caller's rights -> the roles that may call it; none is named where anybody may
-VERBS = {"uuid7": set(), "log_events": {"pc_api", "pc_ingest"}, "append_punches": {"pc_ingest"}}
+VERBS = {"uuid7": set(), "log_events": {"pc_api", "pc_ingest", "pc_worker"}, "append_punches": {"pc_ingest"}}
 VERBS_CALLERS = {"pc_api", "pc_ingest", "pc_feed", "pc_worker", "pc_lookup", "pc_ops", "pc_definer"}
 
 
@@ -187,7 +189,8 @@ async def test_what_runs_with_other_rights_is_narrow_and_closed_to_the_public(ow
     assert not any(grant.startswith("- ") for name in ("log_events", "append_punches") for grant in callers[name])
     for name, row in definers.items():
         assert row["owner"] == "pc_definer"
-        assert row["proconfig"] == ["search_path=pg_catalog, public"]
+        assert row["proconfig"][0] == "search_path=pg_catalog, public"
+        assert set(row["proconfig"][1:]) <= {"enable_seqscan=off", "enable_bitmapscan=off"}
         assert set(row["acl"]) == {"pc_definer EXECUTE", f"{FUNCTIONS[name]} EXECUTE"}
 
 

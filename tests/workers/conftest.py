@@ -65,6 +65,8 @@ class Scene:
             "webhook_allow_networks": (ip_network("127.0.0.0/8"),),
             "webhook_timeout_seconds": 10,
             "webhook_lease_seconds": 30,
+            "webhook_endpoint_share": 0.5,
+            "webhook_tenant_share": 1,
         }
         return Settings(**defaults | changes)
 

@@ -19,7 +19,7 @@ import svix
 
 from app import ids, migrations
 from app.broadcast import Bell
-from app.domain import deliveries
+from app.domain import deliveries, outbox
 from app.domain.deliveries import DeliveryStatus, Result
 from app.domain.endpoints import Endpoint
 from app.domain.events import Cursors, EventType, webhook_body
@@ -206,6 +206,68 @@ async def test_gone_disables_the_endpoint_and_nothing_more_is_sent(scene: Scene)
     assert await scene.statuses() == {"EXHAUSTED": 1}
 
 
+async def test_the_tenants_other_endpoints_and_its_feed_hear_of_a_disabled_one(scene: Scene) -> None:
+    gone = await scene.endpoint("/gone", event_types=["punch.created"])
+    await scene.endpoint("/other", event_types=["webhook.endpoint_disabled"])
+    stranger = (await make_tenant(scene.db)).tenant_id
+    await scene.endpoint("/stranger", tenant_id=stranger)
+    scene.receiver.always(Answer(410), path="/gone")
+    await scene.happen()
+
+    async with scene.worker():
+        await scene.receiver.until(lambda far: len(far.to("/other")) == 1)
+        await scene.until("EXHAUSTED", "DELIVERED")
+
+    [request] = scene.receiver.to("/other")
+    assert request.headers["x-punchconnect-event"] == "webhook.endpoint_disabled"
+    data = request.payload["data"]
+    assert (data["endpoint_id"], data["url"]) == (ids.show("whk", gone.id), gone.url)
+    assert data["reason"] == "The receiver answered 410 Gone."
+    types = [row["type"] for row in await scene.rows("SELECT type FROM events ORDER BY position")]
+    assert types == ["punch.created", "webhook.endpoint_disabled"]
+    assert scene.receiver.to("/stranger") == []
+
+
+async def test_an_endpoint_that_fails_is_left_alone_and_a_test_reaches_it_at_once(scene: Scene) -> None:
+    endpoint = await scene.endpoint()
+    scene.receiver.always(Answer(500))
+    await scene.happen(5)
+
+    async with scene.worker(webhook_retry_delays=(60,)):
+        await scene.receiver.count(5)
+        async with asyncio.timeout(20):
+            while not await scene.rows("SELECT 1 FROM webhook_endpoints WHERE breaker_until > now()"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await scene.happen(10)
+        await asyncio.sleep(1.5)
+        left_alone = len(scene.receiver.requests)
+        async with scene.db.write(scene.tenant_id) as session:
+            await outbox.send_test(session, scene.tenant_id, endpoint.id)
+        await scene.receiver.count(6)
+
+    assert left_alone == 5
+    assert scene.receiver.requests[5].headers["x-punchconnect-event"] == "webhook.test"
+
+
+async def test_a_tenant_whose_receivers_hang_leaves_other_tenants_their_slots(scene: Scene) -> None:
+    for n in range(10):
+        await scene.endpoint(f"/hangs/{n}")
+        scene.receiver.always(HANG, path=f"/hangs/{n}")
+    other = (await make_tenant(scene.db)).tenant_id
+    await scene.endpoint("/works", tenant_id=other)
+    await scene.happen(50)
+
+    async with scene.worker(
+        concurrency=8, webhook_tenant_share=0.5, webhook_timeout_seconds=5, webhook_retry_delays=(60,)
+    ):
+        await scene.receiver.count(4)
+        await scene.happen(50, tenant_id=other)
+        await scene.receiver.until(lambda far: len(far.to("/works")) == 50)
+        hung = len(scene.receiver.requests) - 50
+
+    assert hung == 4
+
+
 async def test_a_forbidden_address_is_an_attempt_without_a_request(scene: Scene) -> None:
     await scene.endpoint()
     await scene.happen()
@@ -327,14 +389,14 @@ async def test_as_many_are_claimed_ahead_as_ended_of_late_within_an_endpoints_sh
 
     async with scene.idle(concurrency=10) as worker:
         at_first = worker._room()
-        worker._ended[endpoint.id] = 7
+        worker._ended[scene.tenant_id, endpoint.id] = 7
         then = worker._room()
         await worker._load(await worker._claim(*then), time.monotonic())
         full = worker._room()
 
     assert at_first == (10, {})
-    assert then == (15, {endpoint.id: -5})
-    assert full == (0, {endpoint.id: 10})
+    assert then == (15, {(scene.tenant_id, endpoint.id): -5})
+    assert full == (0, {(scene.tenant_id, endpoint.id): 10})
 
 
 # Waking
@@ -446,7 +508,7 @@ async def test_what_was_claimed_and_not_begun_is_given_back_uncounted(scene: Sce
     await scene.happen(5)
 
     async with scene.idle() as worker:
-        await worker._load(await worker._claim(5, {endpoint.id: 0}), time.monotonic())
+        await worker._load(await worker._claim(5, {(scene.tenant_id, endpoint.id): 0}), time.monotonic())
         await worker._drain()
 
     found = await scene.rows("SELECT status, attempt_count, claim_token FROM webhook_deliveries")

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from app import telemetry
 from app.domain import commands, deliveries
 from app.domain.events import Logged
 from app.errors import ServiceUnavailable
@@ -14,6 +15,7 @@ from tests.factories import make_device
 from tests.workers.conftest import Scene
 from workers import sweeper
 
+OLDEST = "punchconnect_webhook_oldest_due_seconds"
 KEY = """
 INSERT INTO idempotency_keys (tenant_id, field, key, fingerprint, outcome, created_at)
 VALUES ($1, 'deviceUpdate', $2, '', '{}', now() - $3::interval)
@@ -79,12 +81,14 @@ async def test_how_late_the_oldest_delivery_is_can_be_seen(scene: Scene) -> None
     await scene.change("UPDATE webhook_deliveries SET due_at = now() - interval '90 seconds'")
 
     await sweeper.reap(scene.db)
-    late = sweeper.OLDEST_DUE._value.get()
+    late = telemetry.REGISTRY.get_sample_value(OLDEST)
     await scene.change("UPDATE webhook_deliveries SET due_at = now() + interval '90 seconds'")
     await sweeper.reap(scene.db)
 
+    assert late is not None
     assert 90 <= late < 120
-    assert sweeper.OLDEST_DUE._value.get() == 0
+    assert telemetry.REGISTRY.get_sample_value(OLDEST) == 0
+    assert telemetry.REGISTRY.get_sample_value("punchconnect_webhook_due") == 0
 
 
 async def test_a_chore_goes_on_after_it_failed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -56,7 +57,7 @@ async def load(db: Database, claims: list[Claim]) -> list[Job]:
 
 async def settle(db: Database, *results: Result) -> set[UUID]:
     async with db.across("work", [result.claim.tenant_id for result in results]) as connection:
-        return await deliveries.settle(connection, results)
+        return (await deliveries.settle(connection, results)).ids
 
 
 async def release(db: Database, claims: list[Claim]) -> set[UUID]:
@@ -153,7 +154,7 @@ async def test_no_endpoint_gets_more_than_its_share_of_a_claim(own_db: Database,
     crowded, quiet, full = [await make_endpoint(own_db, vault, tenant_id) for _ in range(3)]
     await happen(own_db, tenant_id, 5)
 
-    claims = await claim(own_db, 100, most=4, busy={crowded.id: 1, full.id: 4})
+    claims = await claim(own_db, 100, most=4, busy={(tenant_id, crowded.id): 1, (tenant_id, full.id): 4})
 
     taken = Counter(job.endpoint_id for job in await load(own_db, claims))
     assert taken == {crowded.id: 3, quiet.id: 4}
@@ -167,7 +168,7 @@ async def test_an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed
     await happen(own_db, tenant_id, 10, EventType.DEVICE_ONLINE)
     await happen(own_db, tenant_id, 1, EventType.DEVICE_OFFLINE)
 
-    claims = await claim(own_db, 5, most=4, busy={full.id: 4})
+    claims = await claim(own_db, 5, most=4, busy={(tenant_id, full.id): 4})
 
     assert [job.endpoint_id for job in await load(own_db, claims)] == [other.id]
 
@@ -408,7 +409,7 @@ async def test_another_tenants_delivery_cannot_be_settled(own_db: Database, endp
     [held] = await claim(own_db)
 
     async with own_db.across("work", [stranger]) as connection:
-        settled = await deliveries.settle(connection, [delivered(held)])
+        settled = (await deliveries.settle(connection, [delivered(held)])).ids
 
     assert settled == set()
     assert (await rows(own_db, endpoint.tenant_id))[0]["status"] == "SENDING"
@@ -505,3 +506,192 @@ async def test_the_next_due_is_known_across_tenants(own_db: Database, endpoint: 
     assert late is not None
     assert ahead is not None
     assert late <= timedelta(0) < timedelta(seconds=95) < ahead <= timedelta(seconds=100)
+
+
+# Taking turns
+
+
+async def test_a_tenant_with_a_backlog_does_not_keep_another_waiting(
+    own_db: Database, vault: Vault, endpoint: Endpoint
+) -> None:
+    other = (await make_tenant(own_db)).tenant_id
+    await make_endpoint(own_db, vault, other)
+    await happen(own_db, endpoint.tenant_id, 200)
+    await happen(own_db, other, 3)
+
+    claims = await claim(own_db, 10)
+
+    assert Counter(held.tenant_id for held in claims) == {endpoint.tenant_id: 7, other: 3}
+
+
+async def test_endpoints_of_a_tenant_take_turns(own_db: Database, vault: Vault, tenant_id: UUID) -> None:
+    busy = await make_endpoint(own_db, vault, tenant_id, event_types=["device.online"])
+    quiet = await make_endpoint(own_db, vault, tenant_id, event_types=["device.offline"])
+    await happen(own_db, tenant_id, 200, EventType.DEVICE_ONLINE)
+    await happen(own_db, tenant_id, 3, EventType.DEVICE_OFFLINE)
+
+    jobs = await load(own_db, await claim(own_db, 10))
+
+    assert Counter(job.endpoint_id for job in jobs) == {busy.id: 7, quiet.id: 3}
+
+
+async def test_no_tenant_gets_more_than_its_share_of_a_claim(own_db: Database, vault: Vault, tenant_id: UUID) -> None:
+    first, second = [await make_endpoint(own_db, vault, tenant_id) for _ in range(2)]
+    other = (await make_tenant(own_db)).tenant_id
+    await make_endpoint(own_db, vault, other)
+    await happen(own_db, tenant_id, 20)
+    await happen(own_db, other, 20)
+
+    claims = await claim(own_db, 100, most_of_tenant=6, busy={(tenant_id, first.id): 3, (tenant_id, second.id): 1})
+
+    assert Counter(held.tenant_id for held in claims) == {tenant_id: 2, other: 6}
+
+
+# An endpoint that fails
+
+
+async def health(db: Database, endpoint: Endpoint) -> tuple[str, int, bool, bool]:
+    """Status, failures in a row, whether it is known since when, and whether the breaker is open."""
+    async with db.read(endpoint.tenant_id) as session:
+        row = await (await driver(session)).fetchrow(
+            "SELECT status, failures, failing_since IS NOT NULL, coalesce(breaker_until > now(), false) "
+            "FROM webhook_endpoints WHERE id = $1",
+            endpoint.id,
+        )
+    return tuple(row)
+
+
+async def fail(db: Database, endpoint: Endpoint, times: int = 5) -> None:
+    """So many failures in a row, of as many deliveries."""
+    await happen(db, endpoint.tenant_id, times)
+    await settle(db, *(failed(held, timedelta(hours=1)) for held in await claim(db, times)))
+
+
+async def test_after_five_failures_in_a_row_an_endpoint_is_left_alone_and_nothing_is_spent(
+    own_db: Database, endpoint: Endpoint
+) -> None:
+    await fail(own_db, endpoint, 4)
+    before = await health(own_db, endpoint)
+    await fail(own_db, endpoint, 1)
+    await happen(own_db, endpoint.tenant_id, 3)
+
+    assert before == ("ENABLED", 4, True, False)
+    assert await health(own_db, endpoint) == ("ENABLED", 5, True, True)
+    assert await claim(own_db) == []
+    assert [row["attempt_count"] for row in await rows(own_db, endpoint.tenant_id)] == [1] * 5 + [0] * 3
+    async with own_db.across("work") as connection:
+        due = await deliveries.next_due(connection)
+    assert due is not None
+    assert timedelta(seconds=25) < due <= timedelta(seconds=30)
+
+
+async def test_other_endpoints_are_not_left_alone_with_it(own_db: Database, vault: Vault, endpoint: Endpoint) -> None:
+    await fail(own_db, endpoint)
+    well = await make_endpoint(own_db, vault, endpoint.tenant_id)
+    await happen(own_db, endpoint.tenant_id, 400)
+
+    jobs = await load(own_db, await claim(own_db, 50))
+
+    assert {job.endpoint_id for job in jobs} == {well.id}
+    assert len(jobs) == 50
+
+
+async def test_after_a_while_one_delivery_tries_it_again_and_only_one(own_db: Database, endpoint: Endpoint) -> None:
+    await fail(own_db, endpoint)
+    await happen(own_db, endpoint.tenant_id, 20)
+    await set_endpoint(own_db, endpoint, "breaker_until = now()")
+
+    claims = await asyncio.gather(*(claim(own_db) for _ in range(5)))
+
+    assert sum(map(len, claims)) == 1
+    assert await claim(own_db) == []
+
+
+async def test_a_success_lets_everything_through_again(own_db: Database, endpoint: Endpoint) -> None:
+    await fail(own_db, endpoint)
+    await happen(own_db, endpoint.tenant_id, 20)
+    await set_endpoint(own_db, endpoint, "breaker_until = now()")
+    [held] = await claim(own_db)
+    [job] = await load(own_db, [held])
+
+    await settle(own_db, replace(delivered(held), unwell=job.unwell))
+
+    assert await health(own_db, endpoint) == ("ENABLED", 0, False, False)
+    assert len(await claim(own_db)) == 19
+
+
+async def test_a_success_ends_a_row_of_failures(own_db: Database, endpoint: Endpoint) -> None:
+    await fail(own_db, endpoint, 4)
+    await happen(own_db, endpoint.tenant_id, 5)
+    first, second, third, fourth, fifth = await claim(own_db)
+
+    await settle(own_db, failed(first), failed(second), delivered(third), failed(fourth), failed(fifth))
+
+    assert await health(own_db, endpoint) == ("ENABLED", 2, True, False)
+
+
+async def test_a_breaker_does_not_outlast_the_schedule(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 5)
+
+    await settle(own_db, *(failed(held, timedelta(seconds=3)) for held in await claim(own_db)))
+
+    async with own_db.across("work") as connection:
+        due = await deliveries.next_due(connection)
+    assert due is not None
+    assert due <= timedelta(seconds=3)
+
+
+async def test_a_retry_by_hand_does_not_wait_for_the_breaker(own_db: Database, endpoint: Endpoint) -> None:
+    await fail(own_db, endpoint)
+    waiting = (await rows(own_db, endpoint.tenant_id))[2]["id"]
+    async with own_db.write(endpoint.tenant_id) as session:
+        await deliveries.retry(session, endpoint.tenant_id, waiting)
+
+    [held] = await claim(own_db)
+    async with own_db.read(endpoint.tenant_id) as session:
+        urgent = await (await driver(session)).fetchval("SELECT count(*) FROM webhook_deliveries WHERE urgent")
+
+    assert held.id == waiting
+    assert urgent == 0  # it does so once
+
+
+async def test_a_stale_result_says_nothing_about_its_endpoint(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 5)
+    stale = await claim(own_db, lease=OVER)
+    await reap(own_db)
+
+    await settle(own_db, *map(failed, stale))
+
+    assert await health(own_db, endpoint) == ("ENABLED", 0, False, False)
+
+
+@pytest.mark.parametrize(("days", "status"), [(4.9, "ENABLED"), (5.1, "DISABLED")])
+async def test_five_days_of_nothing_but_failure_disable_an_endpoint(
+    own_db: Database, endpoint: Endpoint, days: float, status: str
+) -> None:
+    await happen(own_db, endpoint.tenant_id, 1)
+    [held] = await claim(own_db)
+    await set_endpoint(own_db, endpoint, f"failures = 60, failing_since = now() - interval '{days} days'")
+
+    async with own_db.across("work", [endpoint.tenant_id]) as connection:
+        settled = await deliveries.settle(connection, [failed(held)])
+
+    assert (await health(own_db, endpoint))[0] == status
+    reasons = [disabled.reason for disabled in settled.disabled]
+    assert reasons == ([] if status == "ENABLED" else ["Nothing has arrived for 5 days."])
+
+
+async def test_what_operators_watch_is_counted(own_db: Database, vault: Vault, endpoint: Endpoint) -> None:
+    await fail(own_db, endpoint)
+    await happen(own_db, endpoint.tenant_id, 2)  # held back
+    other = (await make_tenant(own_db)).tenant_id
+    await make_endpoint(own_db, vault, other)
+    await happen(own_db, other, 7)
+    await claim(own_db, 3)
+    await claim(own_db, 1, lease=OVER)
+
+    async with own_db.across("work") as connection:
+        found = await deliveries.backlog(connection)
+
+    assert (found.due, found.held_back, found.leased, found.expired) == (5, 2, 4, 1)
+    assert 0 < found.oldest < 60
