@@ -15,7 +15,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from app import ids
-from app.database import Connection
+from app.database import Connection, Fetch
 from app.domain import punches
 from app.domain.events import Logged
 from app.domain.punches import DeviceSnapshot, PunchView
@@ -142,12 +142,20 @@ async def accept(connection: Connection, readings: Sequence[Reading]) -> list[Lo
     """Write what was read; afterwards it is durable once the transaction commits. Returns the events, to ring with."""
     await _keep(connection, [(reading, kept) for reading in readings for kept in reading.kept])
     await _reject(connection, [(reading, line) for reading in readings for line in reading.rejected])
-    arrived = [
+    return await punches.append(connection.fetch, arrived) if (arrived := _arrived(readings)) else []
+
+
+async def accept_at_once(fetch: Fetch, readings: Sequence[Reading], tenant_ids: Sequence[UUID]) -> list[Logged] | None:
+    """The same in one statement, durable when it returns; None, and nothing done, if it is more than punches."""
+    if any(reading.kept or reading.rejected for reading in readings):
+        return None
+    return await punches.append(fetch, arrived, tenant_ids) if (arrived := _arrived(readings)) else []
+
+
+def _arrived(readings: Sequence[Reading]) -> list[tuple[UUID, DeviceSnapshot, PunchView]]:
+    return [
         (reading.device.tenant_id, reading.device.device, punch) for reading in readings for punch in reading.punches
     ]
-    if not arrived:
-        return []
-    return await punches.append(connection, arrived)
 
 
 async def _keep(connection: Connection, kept: Sequence[tuple[Reading, Kept]]) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from app import ids
-from app.database import Connection, Session, driver
+from app.database import Connection, Fetch, Session, driver
 from app.domain import endpoints
 from app.domain.deliveries import Disabled
 from app.domain.endpoints import EndpointStatus
@@ -62,7 +62,7 @@ async def announce(connection: Connection, happenings: Sequence[Happening]) -> l
     if not happenings:
         return []
     return await call(
-        connection,
+        connection.fetch,
         _LOG,
         [happening.tenant_id for happening in happenings],
         [happening.id for happening in happenings],
@@ -73,10 +73,10 @@ async def announce(connection: Connection, happenings: Sequence[Happening]) -> l
     )
 
 
-async def call(connection: Connection, statement: str, *arguments: Any) -> list[Logged]:
+async def call(fetch: Fetch, statement: str, *arguments: Any) -> list[Logged]:
     """Run a statement that ends in `log_events`; what it logged, by tenant and position."""
     try:
-        rows = await connection.fetch(statement, *arguments)
+        rows = await fetch(statement, *arguments)
     except asyncpg.NoDataFoundError as exc:
         raise LookupError(_NO_HEAD) from exc
     return [Logged(row[0], row[1], row[2], row[3], row[4].encode()) for row in rows]

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
-from app.database import Connection, Session, driver
+from app.database import Fetch, Session, driver
 from app.domain import outbox
 from app.domain.devices import Device
 from app.domain.employees import Employee
@@ -43,7 +43,7 @@ _PLACES: Final = {name: place for names in (DIRECTIONS, VERIFY_MODES) for place,
 
 _APPEND: Final = (
     "SELECT * FROM append_punches("
-    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 )
 
 
@@ -182,10 +182,13 @@ def read_snapshot(data: Mapping[str, Any]) -> PunchView:
     )
 
 
-async def append(connection: Connection, arrived: Sequence[tuple[UUID, DeviceSnapshot, PunchView]]) -> list[Logged]:
+async def append(
+    fetch: Fetch, arrived: Sequence[tuple[UUID, DeviceSnapshot, PunchView]], speak_for: Sequence[UUID] | None = None
+) -> list[Logged]:
     """Insert the punches of many tenants, skip what is already there, announce what is new; the events, by tenant.
 
-    Takes the tenants' feed heads, so nothing that locks anything may follow.
+    Takes the tenants' feed heads, so nothing that locks anything may follow. With `speak_for`, the tenants, it is a
+    transaction by itself: then `fetch` is `Database.at_once`.
     """
     views = [punch for _, _, punch in arrived]
     happenings = [
@@ -200,7 +203,7 @@ async def append(connection: Connection, arrived: Sequence[tuple[UUID, DeviceSna
         for tenant_id, device, punch in arrived
     ]
     return await outbox.call(
-        connection,
+        fetch,
         _APPEND,
         [tenant_id for tenant_id, _, _ in arrived],
         [punch.id for punch in views],
@@ -223,6 +226,7 @@ async def append(connection: Connection, arrived: Sequence[tuple[UUID, DeviceSna
         [happening.id for happening in happenings],
         EventType.PUNCH_CREATED,
         [write_body(happening).decode() for happening in happenings],
+        speak_for,
     )
 
 

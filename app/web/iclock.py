@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 from uuid import UUID
@@ -51,8 +52,10 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-#: How long a device's binding is believed: the time within which suspending one takes effect.
+#: How long a device's binding is believed, and how much longer while it is being asked anew: suspending a device takes
+#: effect within the sum. Without the second, all terminals of a rush would wait for the database at once.
 _BELIEVED_SECONDS: Final = 2.0
+_STILL_BELIEVED_SECONDS: Final = 2.0
 _KNOWN_BOUND: Final = 20_000
 _NOTE_SECONDS: Final = 1.0
 _ERROR_DELAY: Final = 30
@@ -193,14 +196,22 @@ class Iclock:
     async def _device(self, address: str, serial: str) -> KnownDevice | None:
         key = (address, serial)
         believed = self._believed.get(key)
-        if believed is not None and believed.until > monotonic():
+        at = monotonic()
+        if believed is not None and believed.until > at:
             return believed.device
         # Requests of one terminal that arrive together ask once.
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.create_task(self._ask(address, serial))
-            asking.add_done_callback(lambda _: self._asking.pop(key, None))
+            asking.add_done_callback(partial(self._asked, key))
+        if believed is not None and believed.device and believed.until + _STILL_BELIEVED_SECONDS > at:
+            return believed.device
         return await asyncio.shield(asking)
+
+    def _asked(self, key: tuple[str, str], asking: asyncio.Task[KnownDevice | None]) -> None:
+        self._asking.pop(key, None)
+        if not asking.cancelled() and (error := asking.exception()) and not isinstance(error, ServiceUnavailable):
+            log.error("iclock_ask_failed", error=type(error).__name__)
 
     async def _ask(self, address: str, serial: str) -> KnownDevice | None:
         device = await self._knock(address, serial)

@@ -121,8 +121,10 @@ class Intake:
         tenants = list({reading.device.tenant_id for reading in readings})
         for last in (False,) * (_TRIES - 1) + (True,):
             try:
-                async with self._db.across("ingest", tenants) as connection:
-                    logged = await ingest.accept(connection, readings)
+                logged = await ingest.accept_at_once(self._db.at_once, readings, tenants)
+                if logged is None:
+                    async with self._db.across("ingest", tenants) as connection:
+                        logged = await ingest.accept(connection, readings)
             except CONFLICTS:
                 if last:
                     raise ServiceUnavailable("The upload could not be stored just now. Try again.") from None

@@ -71,7 +71,7 @@ async def add_punches(db: Database, tenant_id: UUID, device: Device, views: Sequ
     """Punches of one device, committed and announced."""
     seen = DeviceSnapshot(device.id, device.serial_number, device.name, device.site_id)
     async with db.across("ingest", [tenant_id]) as connection:
-        return await punches.append(connection, [(tenant_id, seen, view) for view in views])
+        return await punches.append(connection.fetch, [(tenant_id, seen, view) for view in views])
 
 
 async def make_world(db: Database, vault: Vault, tenant_id: UUID) -> World:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -55,6 +56,14 @@ async def accept(db: Database, *readings: Reading) -> list[Logged]:
 @pytest.fixture
 async def device(db: Database, make_tenant: MakeTenant) -> Device:
     return await make_device(db, (await make_tenant()).tenant_id)
+
+
+@pytest.fixture
+async def own_pool(database_url: str) -> AsyncIterator[Database]:
+    """The shared database through one connection of the test's own."""
+    database = Database(database_url, pool=1)
+    yield database
+    await database.stop()
 
 
 async def logged(db: Database, tenant_id: UUID) -> list[tuple[int, dict[str, Any]]]:
@@ -352,6 +361,27 @@ async def test_an_upload_for_a_tenant_that_was_not_named_is_refused_whole(
         async with db.across("ingest", [other.tenant_id]) as connection:
             await ingest.accept(connection, [punch(device, 1)])
 
+    assert await rows(db, device.tenant_id, "SELECT id FROM punches") == []
+
+
+async def test_at_once_it_speaks_only_for_the_tenants_it_names_and_leaves_no_role_behind(
+    own_pool: Database, device: Device, make_tenant: MakeTenant
+) -> None:
+    other = await make_tenant()
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        await ingest.accept_at_once(own_pool.at_once, [punch(device, 1)], [other.tenant_id])
+    logged = await ingest.accept_at_once(own_pool.at_once, [punch(device, 1)], [device.tenant_id])
+    [after] = await own_pool.at_once("SELECT current_user = session_user, current_setting('app.tenant_ids', true)")
+
+    assert [event.position for event in logged or ()] == [1]
+    assert tuple(after) == (True, "")
+
+
+async def test_at_once_nothing_is_done_with_an_upload_that_is_more_than_punches(db: Database, device: Device) -> None:
+    mixed = attlog(known(device), "17\t2026-03-02 08:00:01\t0\t1", "not a record")
+
+    assert await ingest.accept_at_once(db.at_once, [punch(device, 2), mixed], [device.tenant_id]) is None
     assert await rows(db, device.tenant_id, "SELECT id FROM punches") == []
 
 
