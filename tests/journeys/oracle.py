@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from app import ids
-from app.domain.events import Cursors
+from app.domain.events import Cursors, webhook_body
 from app.simulator import Report
 from app.vault import Vault
 from protocol import webhook
@@ -24,6 +24,7 @@ from tests.database import dicts
 from tests.journeys.rig import Customer, Process, Rig, Server
 from tests.journeys.subscriber import Subscriber
 
+CURSORS = Cursors(Vault(SECRET_KEY).cursor_key)
 PAGE = """
 query ($after: String) {
     punches(first: 100, after: $after, orderBy: {field: RECEIVED_AT, direction: ASC}) {
@@ -42,7 +43,7 @@ class Stored:
     lines: Counter[tuple[str, str]]
     #: The ids of the punches, as outsiders see them, in the order in which they were announced.
     announced: Sequence[str]
-    #: Event id -> body, of punch.created.
+    #: Event id -> what has to be sent of it, of punch.created.
     events: dict[str, bytes]
     #: Position -> punch id.
     positions: dict[int, str]
@@ -66,7 +67,12 @@ async def stored(rig: Rig, customer: Customer) -> Stored:
     return Stored(
         lines=Counter((punch["serial_number"], punch["raw"].decode()) for punch in punches),
         announced=announced,
-        events={ids.show("evt", event["id"]): event["body"].encode() for event in events},
+        events={
+            ids.show("evt", event["id"]): webhook_body(
+                event["body"].encode(), CURSORS.write(customer.tenant_id, event["position"])
+            )
+            for event in events
+        },
         positions={event["position"]: punch for event, punch in zip(events, announced, strict=True)},
     )
 
@@ -100,10 +106,9 @@ def check_seen(held: Stored, subscriber: Subscriber, customer: Customer) -> None
     """The subscriber saw every punch of its tenant once, in order, and each frame began where it had stopped."""
     assert [punch.id for punch in subscriber.seen] == list(held.announced)
     assert Counter((punch.serial, punch.line) for punch in subscriber.seen) == held.lines
-    cursors = Cursors(Vault(SECRET_KEY).cursor_key)
     position = 0
     for frame in subscriber.frames:
-        reached = cursors.read(customer.tenant_id, frame.cursor)
+        reached = CURSORS.read(customer.tenant_id, frame.cursor)
         passed = [held.positions[place] for place in range(position + 1, reached + 1) if place in held.positions]
         assert frame.previous == frame.held
         assert reached >= position
