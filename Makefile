@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-full journeys guards check format bench lock
+.PHONY: help dev test test-full screenshots journeys guards check format bench lock
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ test: $(VENV)/.dev  ## the test suite, against a real PostgreSQL and a real Redi
 
 test-full: $(VENV)/.dev  ## adds what is long: browsers, client libraries, the fault matrix at full size
 	$(PYTEST) --full $(ARGS)
+
+screenshots: $(VENV)/.dev  ## a picture of every page of the dashboard, into build/screenshots
+	$(PYTEST) --full tests/app/web/test_screens.py
 
 journeys: $(VENV)/.dev  ## the journey tests N times in a row
 	@n=$(or $(N),1); i=1; while [ $$i -le $$n ]; do echo "journeys, round $$i of $$n"; $(PYTEST) tests/journeys || exit 1; i=$$((i+1)); done
@@ -40,8 +43,8 @@ bench: $(VENV)/.dev  ## every benchmark, short form, with a table at the end
 	$(BIN)/python -m bench $(ARGS)
 
 lock:  ## resolve the locks anew (needs uv); names, versions and hashes only
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements.txt
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded --extra test pyproject.toml -c requirements.txt -o requirements-dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded --extra docs pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded --extra docs --extra test pyproject.toml -c requirements.txt -o requirements-dev.txt
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PunchConnect needs Python 3.11 or newer (PYTHON=... names another)."; exit 1; }

@@ -27,7 +27,7 @@ from app.domain.keys import KeyRing
 from app.errors import doc_url
 from app.settings import Settings
 from app.vault import Vault
-from app.web import assets, health, pages, playground
+from app.web import assets, dashboard, health, pages, playground
 from app.web.iclock import Iclock
 from app.web.intake import Intake
 from app.web.middleware import HostNotAllowed, Hosts, Receive, Scope, Send, refuse, request_id
@@ -56,6 +56,9 @@ class Application:
         self.graphql = GraphQLApi(
             Parts(settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys)
         )
+        desk = dashboard.Parts(
+            settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys
+        )
         self._hosts = Hosts(settings.allowed_hosts)
         self._pages = Starlette(
             routes=[
@@ -65,6 +68,7 @@ class Application:
                 *pages.routes(),
                 *assets.routes(),
                 *playground.routes(settings),
+                *dashboard.routes(desk),
             ],
             lifespan=self._lifespan,
             exception_handlers={HTTPException: self._page_error},

@@ -44,6 +44,11 @@ class Vault:
         return self._derive("cursor")
 
     @cached_property
+    def form_key(self) -> bytes:
+        """Signs the forms of the dashboard."""
+        return self._derive("form")
+
+    @cached_property
     def bus_key(self) -> bytes:
         """Signs messages on the broadcast channel."""
         return self._derive("bus")

@@ -12,12 +12,12 @@ GUARDS: tuple[Guard, ...] = (
         "pages: a demo key does not leave the machine",
         PLAYGROUND,
         [("if near and not forwarded else None", "if not forwarded else None")],
-        [AT_PLAYGROUND + "nobody_else_is_handed_a_key[from elsewhere]"],
+        [AT_PLAYGROUND + "nobody_else_is_handed_a_key"],
     ),
     Guard(
         "pages: a proxy on this machine makes nobody near",
         PLAYGROUND,
         [("if near and not forwarded else None", "if near else None")],
-        [AT_PLAYGROUND + "nobody_else_is_handed_a_key[through a proxy]"],
+        [AT_PLAYGROUND + "nobody_else_is_handed_a_key"],
     ),
 )

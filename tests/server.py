@@ -41,7 +41,7 @@ def request(method: str, target: str, body: bytes = b"", headers: dict[str, str]
 class Server:
     """`async with Server(url) as server:`. Knobs are settings by name."""
 
-    def __init__(self, database_url: str, **knobs: Any) -> None:
+    def __init__(self, database_url: str, *, port: int | None = None, **knobs: Any) -> None:
         self.settings = Settings(
             _env_file=None,
             database_url=database_url,
@@ -49,7 +49,7 @@ class Server:
             **knobs,
         )
         self.application = Application(self.settings)
-        self.port = 0
+        self.port = port or 0
         self._uvicorn = _Quiet(
             uvicorn.Config(
                 self.application,
@@ -64,7 +64,7 @@ class Server:
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        listening = listen()
+        listening = listen(self.port)
         self.port = listening.getsockname()[1]
         self._running = asyncio.create_task(self._uvicorn.serve([listening]))
         async with asyncio.timeout(PATIENCE):
@@ -113,13 +113,13 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-def listen() -> socket.socket:
+def listen(port: int = 0) -> socket.socket:
     """A listening socket. Below the range of outgoing connections, none of which can then take the port."""
     for _ in range(200):
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind(("127.0.0.1", secrets.choice(range(12_000, 32_768))))
+            listening.bind(("127.0.0.1", port or secrets.choice(range(12_000, 32_768))))
         except OSError:
             listening.close()
             continue

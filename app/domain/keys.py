@@ -306,8 +306,10 @@ class KeyRing:
 
     async def authenticate(self, authorization: str | None) -> Actor:
         """Who `Bearer <key>` is. Unauthenticated when it is nobody; ServiceUnavailable without the database."""
-        secret = read_authorization(authorization)
-        digest = self._vault.recognise(secret)
+        return await self.recognise(self._vault.recognise(read_authorization(authorization)))
+
+    async def recognise(self, digest: bytes) -> Actor:
+        """As `authenticate`, by the keyed hash of a key: for sessions, which hold no key."""
         actor = self._remembered(digest)
         if actor is None:
             actor = await self._ask_once(digest)

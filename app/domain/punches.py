@@ -312,6 +312,17 @@ async def count_by_device(session: Session, tenant_id: UUID, device_ids: Sequenc
     return {row[0]: row[1] for row in rows}
 
 
+async def per_minute(session: Session, tenant_id: UUID, since: datetime) -> dict[datetime, int]:
+    """How many punches were received in each minute since then; a minute without any is left out."""
+    rows = await (await driver(session)).fetch(
+        "SELECT date_trunc('minute', received_at), count(*) FROM punches "
+        "WHERE tenant_id = $1 AND received_at >= $2 GROUP BY 1 ORDER BY 1",
+        tenant_id,
+        since,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:
     device, employee = columns(Device), columns(Employee)
     terms: list[ColumnElement[bool]] = [_ROW.tenant_id == tenant_id]

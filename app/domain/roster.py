@@ -38,10 +38,14 @@ class Person:
     changes: Mapping[str, Any]
 
 
+def checked(person: Person) -> Person:
+    """The person, if an upsert would take them; PinInvalid or InvalidInput otherwise."""
+    return Person(check_pin(person.pin), _checked(person.changes))
+
+
 async def upsert(session: Session, tenant_id: UUID, person: Person) -> tuple[Employee, list[Logged]]:
     """Create or change one person; ring with the events afterwards. PinInvalid, InvalidInput."""
-    checked = Person(check_pin(person.pin), _checked(person.changes))
-    found, logged = await _write(session, tenant_id, [checked])
+    found, logged = await _write(session, tenant_id, [checked(person)])
     return found[0], logged
 
 
@@ -54,16 +58,16 @@ async def upsert_all(
     """
     if len(people) > MOST_AT_ONCE:
         raise InvalidInput(f"At most {MOST_AT_ONCE} people at once.", path=("input", "employees"))
-    checked: dict[str, Person] = {}
+    known: dict[str, Person] = {}
     for place, person in enumerate(people):
         try:
-            if check_pin(person.pin) in checked:
+            if check_pin(person.pin) in known:
                 raise InvalidInput(f"The PIN {person.pin} is here twice.", path=("input", "pin"))
-            checked[person.pin] = Person(person.pin, _checked(person.changes))
+            known[person.pin] = checked(person)
         except AppError as exc:
             exc.path = ("input", "employees", str(place), *exc.path[1:])
             raise
-    return await _write(session, tenant_id, list(checked.values()))
+    return await _write(session, tenant_id, list(known.values()))
 
 
 async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:

@@ -1,0 +1,310 @@
+"""What all pages of the dashboard share: who is there, templates, forms, and one way to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qs, urlencode
+from uuid import UUID
+
+import structlog
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from app import ids, paging
+from app.broadcast import Bell
+from app.database import Database
+from app.domain import addresses, outbox, tenants
+from app.domain.devices import PATIENCE, DeviceConnectionState, connection_state
+from app.domain.events import Cursors, Logged
+from app.domain.feed import Feed
+from app.domain.keys import Actor, KeyRing, Unauthenticated
+from app.domain.tables import now
+from app.errors import AppError, InvalidInput, doc_url
+from app.settings import Settings
+from app.vault import Vault
+from app.web import assets, playground
+from app.web.dashboard.sessions import Session, Sessions, check_form, check_origin
+from app.web.middleware import request_id
+
+log = structlog.get_logger(__name__)
+
+FORM_BYTES: Final = 64 * 1024
+TEMPLATES: Final = Path(__file__).parents[1] / "templates"
+#: What a page says after something was done; only these, so that a link cannot make it say anything else.
+DONE: Final = {
+    "saved": "Saved.",
+    "registered": "Registered. It is bound by its first contact.",
+    "approved": "Approved: the terminal is heard from now on.",
+    "suspended": "Suspended: the terminal keeps its records until it is resumed.",
+    "resumed": "Resumed.",
+    "retired": "Retired. Its punches stay.",
+    "deleted": "Deleted.",
+    "queued": "Queued: it is sent at once.",
+    "revoked": "Revoked: it stops working everywhere within seconds.",
+}
+NAVIGATION: Final = (
+    ("", "Live", "punches:read"),
+    ("devices", "Devices", "devices:read"),
+    ("punches", "Punches", "punches:read"),
+    ("employees", "Employees", "employees:read"),
+    ("webhooks", "Webhooks", "webhooks:read"),
+    ("keys", "Keys", "keys:write"),
+    ("plan", "Plan", None),
+)
+
+
+class Broken(AppError):
+    """Our mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application lends."""
+
+    settings: Settings
+    db: Database
+    vault: Vault
+    cursors: Cursors
+    bell: Bell
+    feed: Feed
+    keys: KeyRing
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request of somebody who is signed in."""
+
+    desk: Desk
+    request: Request
+    session: Session
+    form: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Parts:
+        return self.desk.parts
+
+    @property
+    def actor(self) -> Actor:
+        return self.session.actor
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self.session.actor.tenant_id
+
+    def may(self, scope: str) -> bool:
+        """Whether the key has this scope."""
+        return scope in self.actor.scopes
+
+    def given(self, name: str) -> str:
+        """A field of the form, without blanks around it; empty when it is not there."""
+        return self.form.get(name, [""])[0].strip()
+
+    def asked(self, name: str) -> str:
+        """A parameter of the query string, likewise."""
+        return self.request.query_params.get(name, "").strip()
+
+    def id(self, prefix: ids.Prefix) -> UUID:
+        """The id in the path."""
+        return ids.read(prefix, self.request.path_params["id"])
+
+    def show(self, template: str, **values: Any) -> Response:
+        """A page."""
+        return self.desk.render(template, self.request, self.session, **values)
+
+    def go(self, path: str, *, done: str | None = None, **query: str) -> Response:
+        """On to another page of the dashboard, after a form."""
+        asked = {**query, **({"done": done} if done else {})}
+        return RedirectResponse(f"/dashboard/{path}" + (f"?{urlencode(asked)}" if asked else ""), 303)
+
+    def ring(self, batch: Sequence[Logged]) -> None:
+        """Tell feeds and workers what was committed. After the transaction's end, never inside."""
+        outbox.ring(self.parts.bell, self.parts.vault.bus_key, batch)
+
+    def ring_workers(self) -> None:
+        """Deliveries became due without an event."""
+        self.parts.bell.ring(outbox.DELIVERIES, b"1")
+
+    def ask(self, name: str, order: paging.Order, wanted: Any, size: int = 50) -> paging.Asked[Any]:
+        """The part of a list that the query string asks for, by `after` or `before`."""
+        after, before = self.asked("after") or None, self.asked("before") or None
+        window = {"last": size, "before": before} if before else {"first": size, "after": after}
+        return self.desk.pages.ask(self.tenant_id, f"dashboard {name}", order, wanted, **window)
+
+    def turns(self, asked: paging.Asked[Any], page: paging.Page[Any]) -> dict[str, str]:
+        """The links to the pages before and after this one."""
+        kept = {k: v for k, v in self.request.query_params.items() if k not in ("after", "before", "done") and v}
+        links = {}
+        if page.places:
+            write = self.desk.pages.write
+            if page.has_previous:
+                place = write(self.tenant_id, asked.binding, page.places[0])
+                links["newer"] = "?" + urlencode({**kept, "before": place})
+            if page.has_next:
+                place = write(self.tenant_id, asked.binding, page.places[-1])
+                links["older"] = "?" + urlencode({**kept, "after": place})
+        return links
+
+    def url_rules(self) -> Callable[[str], None]:
+        """What a webhook's URL has to be like."""
+        settings = self.parts.settings
+        guard = addresses.AddressGuard(settings.webhook_allow_networks)
+        return lambda url: addresses.check_url(url, allow_http=settings.webhook_allow_http, guard=guard)
+
+
+Do: TypeAlias = Callable[[Visit], Awaitable[Response]]
+
+
+class Desk:
+    """Turns functions into routes."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.delay = timedelta(seconds=parts.settings.device_delay_seconds)
+        self.pages = paging.Cursors(parts.vault.cursor_key)
+        self.sessions = Sessions(parts.keys, parts.vault, secure=parts.settings.public_url.startswith("https://"))
+        self._templates = Environment(
+            loader=FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters["show"] = lambda value, prefix: ids.show(prefix, value)
+        self._templates.filters["iso"] = _iso
+        self._templates.filters["utc"] = _utc
+        self._templates.globals["asset"] = assets.url
+
+    def get(self, path: str, do: Do) -> Route:
+        """A page to look at."""
+        return Route(path, self._guarded(do, None), methods=["GET"])
+
+    def post(self, path: str, do: Do, most: int = FORM_BYTES) -> Route:
+        """A form, of at most `most` bytes."""
+        return Route(path, self._guarded(do, most), methods=["POST"])
+
+    def render(
+        self, template: str, request: Request, session: Session | None, http_status: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """A page for whoever is there."""
+        scopes = session.actor.scopes if session else frozenset[str]()
+        shared: dict[str, Any] = {
+            "session": session,
+            "form_token": session.form_token if session else "",
+            "navigation": [(path, name) for path, name, scope in NAVIGATION if scope is None or scope in scopes],
+            "here": request.url.path.removeprefix("/dashboard/").partition("/")[0],
+            "scopes": scopes,
+            "done": DONE.get(request.query_params.get("done", "")),
+        }
+        text = self._templates.get_template(template).render({**shared, **values})
+        return HTMLResponse(text, http_status, headers=assets.page_headers())
+
+    def connection(self, last_seen_at: datetime | None) -> DeviceConnectionState:
+        """Whether a terminal is in touch."""
+        return connection_state(last_seen_at, now(), self.delay)
+
+    def online_since(self) -> datetime:
+        """Terminals seen from here on count as online."""
+        return now() - self.delay - PATIENCE
+
+    def doors(self) -> list[BaseRoute]:
+        """Signing in and out."""
+        return [
+            Route("/sign-in", self._door, methods=["GET"]),
+            Route("/sign-in", self._enter, methods=["POST"]),
+            self.post("/sign-out", self._leave),
+            self.get("/plan", self._plan),
+        ]
+
+    async def _door(self, request: Request) -> Response:
+        with suppress(AppError):
+            await self.sessions.read(request)
+            return RedirectResponse("/dashboard/", 303)
+        demo = playground.demo_key(request, self.parts.settings) is not None
+        return self.render("sign-in.html", request, None, demo=demo, refused="")
+
+    async def _enter(self, request: Request) -> Response:
+        response = RedirectResponse("/dashboard/", 303)
+        demo = playground.demo_key(request, self.parts.settings)
+        try:
+            check_origin(request)
+            form = await _read_form(request, FORM_BYTES)
+            secret = demo if demo and "demo" in form else form.get("key", [""])[0].strip()
+            await self.sessions.open(secret, response)
+        except AppError as exc:
+            message = "This key does not work." if isinstance(exc, Unauthenticated) else exc.message
+            return self.render("sign-in.html", request, None, exc.status, demo=demo is not None, refused=message)
+        return response
+
+    async def _leave(self, visit: Visit) -> Response:
+        response = RedirectResponse("/dashboard/sign-in", 303)
+        self.sessions.close(response)
+        return response
+
+    async def _plan(self, visit: Visit) -> Response:
+        async with self.parts.db.read(visit.tenant_id) as session:
+            tenant = await tenants.get(session, visit.tenant_id)
+        left = tenant.trial_ends_at - now() if tenant.trial_ends_at else None
+        return visit.show("plan.html", tenant=tenant, left=left, price=self.parts.settings.price_per_device)
+
+    def _guarded(self, do: Do, most: int | None) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            session: Session | None = None
+            try:
+                session = await self.sessions.read(request)
+                visit = Visit(self, request, session)
+                if most is not None:
+                    visit.form = await _read_form(request, most)
+                    check_form(request, session, visit.given("form_token"))
+                return await do(visit)
+            except Unauthenticated:
+                response = RedirectResponse("/dashboard/sign-in", 303)
+                self.sessions.close(response)
+                return response
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except AppError as exc:
+                return self._refuse(request, session, exc)
+            except Exception:
+                log.exception("dashboard.page_failed", path=request.scope["path"])
+                return self._refuse(request, session, Broken("Something broke on our side."))
+
+        return handle
+
+    def _refuse(self, request: Request, session: Session | None, exc: AppError) -> Response:
+        url = doc_url(self.parts.settings.public_url, exc.code)
+        name = request_id()
+        response = self.render(
+            "refused.html", request, session, exc.status, code=exc.code, message=exc.message, doc_url=url, name=name
+        )
+        response.headers["X-Request-Id"] = name
+        return response
+
+
+async def _read_form(request: Request, most: int) -> Mapping[str, Sequence[str]]:
+    """The fields of a form. InvalidInput when it is none, or too large."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise InvalidInput("This is not a form.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise InvalidInput(f"This form is too large: {most // 1024} KiB at most.")
+    try:
+        return parse_qs(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except ValueError:
+        raise InvalidInput("This form cannot be read.") from None
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")
+
+
+def _utc(at: datetime | None) -> str:
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"

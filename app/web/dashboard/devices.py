@@ -1,0 +1,176 @@
+"""Terminals: which there are, which wait, adding one, and one by itself."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from app import ids, paging
+from app.domain import bindings, devices, enrollments, punches, sites
+from app.domain.devices import DeviceStatus
+from app.domain.events import Logged
+from app.errors import InvalidInput
+from app.web.dashboard.desk import Desk, Visit
+
+#: Sites in a list to choose from.
+CHOICE: Final = 100
+
+
+def routes(desk: Desk) -> list[BaseRoute]:
+    """/dashboard/devices."""
+    return [
+        desk.get("/devices", _list),
+        desk.get("/devices/add", _ask),
+        desk.post("/devices/add", _add),
+        desk.post("/devices/site", _site),
+        desk.get("/devices/{id}", _one),
+        desk.get("/devices/{id}/state", _state),
+        desk.post("/devices/{id}", _change),
+    ]
+
+
+async def _list(visit: Visit) -> Response:
+    visit.actor.may("devices:read")
+    status = visit.asked("status")
+    wanted = devices.Wanted(statuses=(DeviceStatus(status),) if status in set(DeviceStatus) else None)
+    asked = visit.ask("devices", devices.BY_NAME.up, wanted)
+    waiting = paging.Asked(
+        devices.Wanted(statuses=(DeviceStatus.PENDING,)), devices.BY_CREATED_AT.down, paging.Window(size=20)
+    )
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        page = await devices.page(session, visit.tenant_id, visit.desk.online_since(), asked)
+        pending = await devices.page(session, visit.tenant_id, visit.desk.online_since(), waiting)
+        places = await _sites(session, visit)
+    return visit.show(
+        "devices.html",
+        rows=[(device, visit.desk.connection(device.last_seen_at)) for device in page.rows],
+        waiting=[device for device in pending.rows if not device.registered],
+        sites=places,
+        site_names={site.id: site.name for site in places},
+        status=status,
+        statuses=list(DeviceStatus),
+        turns=visit.turns(asked, page),
+    )
+
+
+async def _sites(session: Any, visit: Visit) -> list[sites.Site]:
+    asked: paging.Asked[None] = paging.Asked(None, sites.BY_ID.up, paging.Window(size=CHOICE))
+    return (await sites.page(session, visit.tenant_id, asked)).rows
+
+
+async def _ask(visit: Visit) -> Response:
+    visit.actor.may("devices:write")
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        places = await _sites(session, visit)
+    return visit.show("device-add.html", sites=places)
+
+
+async def _add(visit: Visit) -> Response:
+    visit.actor.may("devices:write")
+    site = visit.given("site")
+    async with visit.parts.db.write(visit.tenant_id) as session:
+        device = await devices.register(
+            session,
+            visit.tenant_id,
+            visit.given("serial").upper() if visit.given("serial").islower() else visit.given("serial"),
+            name=visit.given("name") or None,
+            site_id=ids.read("sit", site) if site else None,
+            time_zone=visit.given("zone") or None,
+        )
+    return visit.go(f"devices/{ids.show('dev', device.id)}", done="registered")
+
+
+async def _site(visit: Visit) -> Response:
+    visit.actor.may("devices:write")
+    async with visit.parts.db.write(visit.tenant_id) as session:
+        await sites.create(session, visit.tenant_id, visit.given("name"), visit.given("zone"))
+    return visit.go("devices", done="saved")
+
+
+async def _one(visit: Visit) -> Response:
+    visit.actor.may("devices:read")
+    asked = paging.Asked(
+        punches.Wanted(device_ids=(visit.id("dev"),)), punches.BY_RECEIVED_AT.down, paging.Window(size=20)
+    )
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        device = await _find(session, visit)
+        places = await _sites(session, visit)
+        site = (await sites.by_ids(session, visit.tenant_id, [device.site_id])) if device.site_id else {}
+        stored = (await punches.count_by_device(session, visit.tenant_id, [device.id])).get(device.id, 0)
+        latest = (await punches.page(session, visit.tenant_id, asked)).rows if visit.may("punches:read") else []
+        address = (
+            await enrollments.addresses(session, visit.tenant_id, visit.parts.vault, visit.parts.settings)
+            if visit.may("devices:write")
+            else None
+        )
+    return visit.show(
+        "device.html",
+        device=device,
+        connection=visit.desk.connection(device.last_seen_at),
+        site=site.get(device.site_id) if device.site_id else None,
+        sites=places,
+        stored=stored,
+        latest=latest,
+        address=address,
+    )
+
+
+async def _find(session: Any, visit: Visit) -> devices.Device:
+    device_id = visit.id("dev")
+    device = (await devices.by_ids(session, visit.tenant_id, [device_id])).get(device_id)
+    if device is None:
+        raise devices.DeviceNotFound(device_id)
+    return device
+
+
+async def _state(visit: Visit) -> Response:
+    """What the page of a new terminal waits for."""
+    visit.actor.may("devices:read")
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        device = await _find(session, visit)
+    body = {"status": device.status, "connection": visit.desk.connection(device.last_seen_at)}
+    return JSONResponse(body, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+
+
+async def _change(visit: Visit) -> Response:
+    visit.actor.may("devices:write")
+    device_id, tenant_id = visit.id("dev"), visit.tenant_id
+    here = f"devices/{ids.show('dev', device_id)}"
+    logged: list[Logged] = []
+    async with visit.parts.db.write(tenant_id) as session:
+        match visit.given("do"):
+            case "save":
+                await devices.update(session, tenant_id, device_id, _changes(visit))
+                done = "saved"
+            case "approve":
+                shared = visit.parts.settings.shared_address == "approve"
+                changes = {name: value for name, value in _changes(visit).items() if value is not None}
+                _, logged = await bindings.approve(session, tenant_id, device_id, changes, shared=shared)
+                done = "approved"
+            case "suspend":
+                await devices.suspend(session, tenant_id, device_id)
+                done = "suspended"
+            case "resume":
+                await devices.resume(session, tenant_id, device_id)
+                done = "resumed"
+            case "retire":
+                await devices.retire(session, tenant_id, device_id)
+                done = "retired"
+            case _:
+                raise InvalidInput("There is no such action.")
+    visit.ring(logged)
+    return visit.go(here, done=done)
+
+
+def _changes(visit: Visit) -> dict[str, Any]:
+    """The fields that the form has; an empty one clears."""
+    changes: dict[str, Any] = {}
+    if "name" in visit.form:
+        changes["name"] = visit.given("name") or None
+    if "site" in visit.form:
+        changes["site_id"] = ids.read("sit", visit.given("site")) if visit.given("site") else None
+    if "zone" in visit.form:
+        changes["time_zone"] = visit.given("zone") or None
+    return changes

@@ -1,0 +1,133 @@
+"""Receivers, what was owed to them, and what came of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import orjson
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from app import ids
+from app.database import driver
+from app.domain import deliveries, endpoints, events, outbox
+from app.domain.deliveries import DeliveryStatus
+from app.domain.endpoints import EndpointStatus
+from app.domain.events import EventType
+from app.errors import InvalidInput
+from app.web.dashboard.desk import Desk, Visit
+
+GRACE = timedelta(hours=24)
+
+
+def routes(desk: Desk) -> list[BaseRoute]:
+    """/dashboard/webhooks."""
+    return [
+        desk.get("/webhooks", _list),
+        desk.post("/webhooks", _create),
+        desk.get("/webhooks/deliveries/{id}", _delivery),
+        desk.post("/webhooks/deliveries/{id}", _retry),
+        desk.get("/webhooks/{id}", _one),
+        desk.post("/webhooks/{id}", _change),
+    ]
+
+
+async def _list(visit: Visit) -> Response:
+    visit.actor.may("webhooks:read")
+    asked = visit.ask("endpoints", endpoints.BY_ID.up, None)
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        page = await endpoints.page(session, visit.tenant_id, asked)
+    return visit.show("webhooks.html", rows=page.rows, types=list(EventType), turns=visit.turns(asked, page))
+
+
+async def _create(visit: Visit) -> Response:
+    visit.actor.may("webhooks:write")
+    async with visit.parts.db.write(visit.tenant_id) as session:
+        endpoint, secret = await endpoints.create(
+            session,
+            visit.tenant_id,
+            visit.given("url"),
+            description=visit.given("description") or None,
+            event_types=visit.form.get("type", ()),
+            check_url=visit.url_rules(),
+            vault=visit.parts.vault,
+        )
+    return visit.show(
+        "secret.html", what="Webhook secret", secret=secret, back=f"webhooks/{ids.show('whk', endpoint.id)}",
+        note="It signs every request to this endpoint. Check the signature before you trust a body.",
+    )  # fmt: skip
+
+
+async def _one(visit: Visit) -> Response:
+    visit.actor.may("webhooks:read")
+    endpoint_id, status = visit.id("whk"), visit.asked("status")
+    wanted = deliveries.Wanted(
+        endpoint_ids=(endpoint_id,), statuses=(DeliveryStatus(status),) if status in set(DeliveryStatus) else None
+    )
+    asked = visit.ask("deliveries", deliveries.BY_ID.down, wanted, 30)
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        endpoint = (await endpoints.by_ids(session, visit.tenant_id, [endpoint_id])).get(endpoint_id)
+        if endpoint is None:
+            raise endpoints.EndpointNotFound(endpoint_id)
+        page = await deliveries.page(session, visit.tenant_id, asked)
+    return visit.show(
+        "webhook.html",
+        endpoint=endpoint,
+        rows=page.rows,
+        status=status,
+        statuses=list(DeliveryStatus),
+        turns=visit.turns(asked, page),
+    )
+
+
+async def _change(visit: Visit) -> Response:
+    visit.actor.may("webhooks:write")
+    endpoint_id, tenant_id = visit.id("whk"), visit.tenant_id
+    here = f"webhooks/{ids.show('whk', endpoint_id)}"
+    match visit.given("do"):
+        case "test":
+            async with visit.parts.db.write(tenant_id) as session:
+                delivery_id, logged = await outbox.send_test(session, tenant_id, endpoint_id)
+            visit.ring(logged)
+            return visit.go(f"webhooks/deliveries/{ids.show('whd', delivery_id)}", done="queued")
+        case "rotate":
+            async with visit.parts.db.write(tenant_id) as session:
+                _, secret = await endpoints.rotate_secret(session, tenant_id, endpoint_id, GRACE, visit.parts.vault)
+            note = "The secret before it signs as well for 24 hours: change your receiver within that time."
+            return visit.show("secret.html", what="New webhook secret", secret=secret, back=here, note=note)
+        case "delete":
+            async with visit.parts.db.write(tenant_id) as session:
+                await endpoints.delete(session, tenant_id, endpoint_id)
+            return visit.go("webhooks", done="deleted")
+        case "pause" | "enable" as wanted:
+            status = EndpointStatus.PAUSED if wanted == "pause" else EndpointStatus.ENABLED
+            async with visit.parts.db.write(tenant_id) as session:
+                await endpoints.update(session, tenant_id, endpoint_id, {"status": status}, check_url=visit.url_rules())
+            visit.ring_workers()
+            return visit.go(here, done="saved")
+    raise InvalidInput("There is no such action.")
+
+
+async def _delivery(visit: Visit) -> Response:
+    visit.actor.may("webhooks:read")
+    delivery_id = visit.id("whd")
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        delivery = (await deliveries.by_ids(session, visit.tenant_id, [delivery_id])).get(delivery_id)
+        if delivery is None:
+            raise deliveries.DeliveryNotFound(delivery_id)
+        attempts = (await deliveries.attempts_by_delivery(session, visit.tenant_id, [delivery_id]))[delivery_id]
+        stored = await events.bodies(await driver(session), visit.tenant_id, [delivery.position])
+    body = None
+    if (text := stored.get(delivery.position)) is not None:
+        sent = events.webhook_body(text, visit.parts.cursors.write(visit.tenant_id, delivery.position))
+        body = orjson.dumps(orjson.loads(sent), option=orjson.OPT_INDENT_2).decode()
+    return visit.show("delivery.html", delivery=delivery, attempts=attempts, body=body)
+
+
+async def _retry(visit: Visit) -> Response:
+    visit.actor.may("webhooks:write")
+    delivery_id = visit.id("whd")
+    async with visit.parts.db.write(visit.tenant_id) as session:
+        await deliveries.retry(session, visit.tenant_id, delivery_id)
+    visit.ring_workers()
+    return visit.go(f"webhooks/deliveries/{ids.show('whd', delivery_id)}", done="queued")

@@ -1,0 +1,39 @@
+// Every page works without this. It shows times as this browser has them, asks before what cannot be undone, and copies.
+"use strict";
+const localTime = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "medium"});
+for (const time of document.querySelectorAll("time")) {
+  time.title = time.textContent;
+  time.textContent = localTime.format(new Date(time.dateTime));
+}
+document.addEventListener("submit", (event) => {
+  const question = event.submitter?.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+  });
+}
+for (const file of document.querySelectorAll("[data-into]")) {
+  file.addEventListener("change", async () => {
+    if (file.files[0]) document.getElementById(file.dataset.into).value = await file.files[0].text();
+  });
+}
+for (const zone of document.querySelectorAll("[data-zone]")) {
+  if (!zone.value) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
+}
+const watched = document.querySelector("[data-watch]");
+if (watched) {
+  const look = async () => {
+    try {
+      const answer = await fetch(watched.dataset.watch, {redirect: "manual"});
+      if (answer.ok) {
+        const state = await answer.json();
+        if (state.status !== watched.dataset.status || state.connection !== watched.dataset.connection) location.reload();
+      }
+    } catch { /* the server is away; look again */ }
+    setTimeout(look, 2000);
+  };
+  look();
+}

@@ -1,0 +1,468 @@
+"""The dashboard over HTTP: who gets in, what each page does, and what other sites and other tenants cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import ids
+from app.database import Database
+from app.domain import devices, endpoints, keys, roster, tenants
+from app.domain.roster import Person
+from app.embedded import EmbeddedRedis
+from app.simulator import Link
+from app.vault import Vault
+from app.web.dashboard.employees import read_csv
+from app.web.dashboard.punches import safe
+from app.web.dashboard.sessions import LASTS, Sessions
+from tests.server import Server
+
+SERIAL = "DASH0001"
+PATIENCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """A tenant with one terminal, and a browser's worth of HTTP."""
+
+    server: Server
+    tenant: tenants.Created
+    device_id: str
+    http: httpx.AsyncClient
+
+    async def sign_in(self, key: str | None = None) -> httpx.Response:
+        return await self.http.post("/dashboard/sign-in", data={"key": key or self.tenant.api_key})
+
+    async def post(self, path: str, **fields: str | list[str]) -> httpx.Response:
+        """A form as its page would send it."""
+        page = await self.http.get("/dashboard/plan")
+        found = re.search(r'name="form_token" value="([0-9a-f]{64})"', page.text)
+        assert found, page.text
+        return await self.http.post(f"/dashboard/{path}", data={"form_token": found[1], **fields})
+
+    async def punch(self, *pins: str, late: timedelta = timedelta(0)) -> None:
+        """Have people punch; returns once it is acknowledged."""
+        wall = f"{datetime.now(UTC) - late:%Y-%m-%d %H:%M:%S}"
+        body = "".join(f"{pin}\t{wall}\t0\t15\t0\t0\t0\n" for pin in pins).encode()
+        link = Link(f"http://127.0.0.1:{self.server.port}/d/{self.tenant.enrollment_token}")
+        answer = await link.post(f"/iclock/cdata?SN={SERIAL}&table=ATTLOG&Stamp=9999", body)
+        assert answer.body == b"OK: %d" % len(pins)
+
+
+@asynccontextmanager
+async def opening(database_url: str, redis_url: str, db: Database, vault: Vault, **knobs: Any) -> AsyncIterator[Office]:
+    async with db.across("operate") as connection:
+        tenant = await tenants.create(connection, vault, "Office <b>")
+    async with db.write(tenant.tenant.id) as session:
+        device = await devices.register(session, tenant.tenant.id, SERIAL, name="Front door", time_zone="UTC")
+        await roster.upsert(session, tenant.tenant.id, Person("101", {"name": "Zoë <b>Çelik</b>"}))
+    async with (
+        Server(database_url, redis_url=redis_url, **knobs) as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False, timeout=PATIENCE) as http,
+    ):
+        yield Office(server, tenant, ids.show("dev", device.id), http)
+
+
+@pytest.fixture
+async def office(database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault) -> AsyncIterator[Office]:
+    async with opening(
+        database_url, redis_server.url, db, vault, webhook_allow_http=True, webhook_allow_networks="127.0.0.0/8"
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def inside(office: Office) -> Office:
+    """Signed in."""
+    assert (await office.sign_in()).status_code == 303
+    return office
+
+
+PAGES = ["", "devices", "devices/add", "punches", "employees", "employees/import", "webhooks", "keys", "plan"]
+
+
+# ── who gets in ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_key_is_exchanged_for_a_cookie_that_no_script_and_no_other_site_sees(office: Office) -> None:
+    answer = await office.sign_in()
+
+    cookie = answer.headers["set-cookie"]
+    assert answer.headers["location"] == "/dashboard/"
+    assert cookie.startswith("pc_session=")
+    assert {"HttpOnly", "SameSite=strict", "Path=/dashboard"} <= set(cookie.split("; "))
+    assert office.tenant.api_key not in cookie
+
+
+async def test_behind_tls_the_cookie_is_secure(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault
+) -> None:
+    async with opening(database_url, redis_server.url, db, vault, public_url="https://pc.example") as office:
+        assert "Secure" in (await office.sign_in()).headers["set-cookie"].split("; ")
+
+
+@pytest.mark.parametrize("path", [*PAGES, "live/events", "punches.csv", "devices/dev_x/state"])
+async def test_without_a_session_every_page_leads_to_the_door(office: Office, path: str) -> None:
+    answer = await office.http.get(f"/dashboard/{path}")
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/sign-in")
+
+
+async def test_a_wrong_key_gets_no_cookie(office: Office) -> None:
+    answer = await office.sign_in("pc_live_wrong")
+
+    assert answer.status_code == 401
+    assert "This key does not work." in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+async def test_graphql_takes_no_cookie(inside: Office) -> None:
+    cookie = f"pc_session={inside.http.cookies['pc_session']}"
+    answer = await inside.http.post(
+        "/graphql", json={"query": "{ viewer { tenant { id } } }"}, headers={"Cookie": cookie}
+    )
+
+    assert answer.status_code == 401
+
+
+async def test_a_session_dies_with_its_key(inside: Office, db: Database) -> None:
+    async with db.across("operate") as connection:
+        await keys.revoke_any(connection, inside.tenant.api_key_id)
+
+    async with asyncio.timeout(5):
+        while (await inside.http.get("/dashboard/plan")).status_code == 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert (await inside.http.get("/dashboard/plan")).headers["location"] == "/dashboard/sign-in"
+
+
+async def test_a_cookie_that_was_edited_is_none(inside: Office) -> None:
+    value = inside.http.cookies["pc_session"]
+    inside.http.cookies.clear()
+    edited = value[:40] + ("A" if value[40] != "A" else "B") + value[41:]
+
+    answer = await inside.http.get("/dashboard/plan", headers={"Cookie": f"pc_session={edited}"})
+
+    assert answer.status_code == 303
+
+
+async def test_after_twelve_hours_a_session_is_over(office: Office) -> None:
+    at = [1_000_000.0]
+    application = office.server.application
+    sessions = Sessions(application.keys, application.vault, secure=False, clock=lambda: at[0])
+    response = Response()
+    await sessions.open(office.tenant.api_key, response)
+    cookie = response.headers["set-cookie"].partition(";")[0].encode()
+    request = Request({"type": "http", "headers": [(b"cookie", cookie)]})
+
+    at[0] += LASTS - 1
+    assert (await sessions.read(request)).actor.tenant_id == office.tenant.tenant.id
+    at[0] += 1
+    with pytest.raises(keys.Unauthenticated):
+        await sessions.read(request)
+
+
+async def test_signing_out_takes_the_cookie_back(inside: Office) -> None:
+    await inside.post("sign-out")
+
+    assert (await inside.http.get("/dashboard/plan")).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        ({}, "0" * 64),
+        ({}, ""),
+        ({"Origin": "https://evil.example"}, None),
+        ({"Sec-Fetch-Site": "cross-site"}, None),
+        ({"Sec-Fetch-Site": "same-site"}, None),
+    ],
+)
+async def test_a_form_of_another_site_changes_nothing(
+    inside: Office, headers: dict[str, str], token: str | None
+) -> None:
+    page = await inside.http.get("/dashboard/plan")
+    [ours, *_] = re.findall(r'name="form_token" value="([0-9a-f]+)"', page.text)
+
+    answer = await inside.http.post(
+        "/dashboard/employees", data={"form_token": ours if token is None else token, "pin": "666"}, headers=headers
+    )
+
+    assert answer.status_code == 403
+    assert "666" not in (await inside.http.get("/dashboard/employees")).text
+
+
+async def test_a_key_without_the_scope_sees_neither_the_page_nor_the_link(
+    office: Office, db: Database, vault: Vault
+) -> None:
+    key, secret = keys.issue(office.tenant.tenant.id, "reader", ["punches:read"], None, vault)
+    async with db.across("operate") as connection:
+        await keys.add(connection, key)
+    await office.sign_in(secret)
+
+    home, refused = await office.http.get("/dashboard/"), await office.http.get("/dashboard/employees")
+
+    assert home.status_code == 200
+    assert "/dashboard/employees" not in home.text
+    assert refused.status_code == 403
+    assert "employees:read" in refused.text
+
+
+# ── every page ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_page_is_whole_and_strict(inside: Office, path: str) -> None:
+    page = await inside.http.get(f"/dashboard/{path}")
+
+    policy = page.headers["content-security-policy"]
+    assert page.status_code == 200
+    assert "script-src 'self'; style-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["cache-control"] == "no-store"
+    assert not re.search(
+        r"<script(?! src=\"/assets/)|<style| style=| on[a-z]+=\"|(?:src|href|action)=\"(?!/|\?|#|http://127)", page.text
+    )
+
+
+async def test_another_tenants_things_are_not_found(inside: Office, db: Database, vault: Vault) -> None:
+    async with db.across("operate") as connection:
+        other = await tenants.create(connection, vault, "Other")
+    async with db.write(other.tenant.id) as session:
+        device = await devices.register(session, other.tenant.id, "OTHER1", time_zone="UTC")
+        person, _ = await roster.upsert(session, other.tenant.id, Person("1", {}))
+        endpoint, _ = await endpoints.create(
+            session, other.tenant.id, "https://other.example/", description=None, event_types=(),
+            check_url=lambda _: None, vault=vault,
+        )  # fmt: skip
+    theirs = [
+        f"devices/{ids.show('dev', device.id)}",
+        f"employees/{ids.show('emp', person.id)}",
+        f"webhooks/{ids.show('whk', endpoint.id)}",
+    ]
+
+    assert [(await inside.http.get(f"/dashboard/{path}")).status_code for path in theirs] == [404, 404, 404]
+    assert (await inside.post(theirs[0], do="retire")).status_code == 404
+    assert (await inside.post(theirs[1] + "/delete")).status_code == 404
+    assert (await inside.post(theirs[2], do="delete")).status_code == 404
+    assert (await inside.post(f"keys/{ids.show('key', other.api_key_id)}", do="revoke")).status_code == 404
+
+
+async def test_a_terminal_is_added_and_its_page_says_when_it_comes(inside: Office) -> None:
+    added = await inside.post("devices/add", serial="NEW1", name="Side door", zone="Africa/Casablanca")
+    page = await inside.http.get(added.headers["location"])
+    state = await inside.http.get(added.headers["location"].partition("?")[0] + "/state")
+
+    assert added.status_code == 303
+    assert "Registered. It is bound by its first contact." in page.text
+    assert f"/d/{inside.tenant.enrollment_token}" in page.text
+    assert state.json() == {"status": "PENDING", "connection": "NEVER_SEEN"}
+
+
+async def test_a_stranger_that_knocks_can_be_approved(inside: Office) -> None:
+    link = Link(f"http://127.0.0.1:{inside.server.port}/d/{inside.tenant.enrollment_token}")
+    await link.get("/iclock/cdata?SN=STRANGER1&options=all&pushver=2.4.1")
+    page = await inside.http.get("/dashboard/devices")
+    [path] = re.findall(r'action="/dashboard/(devices/dev_\w+)"', page.text)
+
+    approved = await inside.post(path, do="approve", zone="UTC")
+
+    assert "STRANGER1" in page.text
+    assert approved.status_code == 303
+    assert (await inside.http.get(f"/dashboard/{path}/state")).json()["status"] == "ACTIVE"
+
+
+async def test_punches_are_listed_with_names_escaped_and_late_ones_marked(inside: Office) -> None:
+    await inside.punch("101", late=timedelta(hours=3))
+
+    page = await inside.http.get("/dashboard/punches")
+
+    assert "Zoë &lt;b&gt;Çelik&lt;/b&gt;" in page.text
+    assert '<span class="tag late">late 3 h</span>' in page.text
+    assert "No punch matches" in (await inside.http.get("/dashboard/punches?pin=999")).text
+
+
+async def test_a_list_is_turned_page_by_page(inside: Office) -> None:
+    await inside.punch(*(str(1000 + n) for n in range(60)))
+
+    first = await inside.http.get("/dashboard/punches")
+    [link] = re.findall(r'href="(\?after=[^"]+)">More', first.text)
+    second = await inside.http.get(f"/dashboard/punches{link}")
+
+    pins = [re.findall(r"<td>(1\d{3})</td>", page.text) for page in (first, second)]
+    assert [len(found) for found in pins] == [50, 10]
+    assert sorted(pins[0] + pins[1]) == [str(1000 + n) for n in range(60)]
+    assert "← Back" in second.text
+
+
+async def test_a_file_has_every_punch_and_no_formula(inside: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.dashboard.punches.SLICE", 7)
+    await inside.post("employees", pin="1001", name="=HYPERLINK(1)")
+    await inside.punch(*(str(1000 + n) for n in range(20)))
+
+    table = list(csv.DictReader(io.StringIO((await inside.http.get("/dashboard/punches.csv")).text)))
+    lines = (await inside.http.get("/dashboard/punches.ndjson?pin=1001")).text.splitlines()
+
+    assert sorted(row["pin"] for row in table) == [str(1000 + n) for n in range(20)]
+    assert next(row["employee"] for row in table if row["pin"] == "1001") == "'=HYPERLINK(1)"
+    assert [orjson.loads(line)["employee"] for line in lines] == ["=HYPERLINK(1)"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@a", "'@a"), ("\t=1", "'\t=1"), ("a=1", "a=1"), (None, "")],
+)
+def test_a_cell_is_no_formula(cell: str | None, shown: str) -> None:
+    assert safe(cell) == shown
+
+
+async def test_people_are_imported_after_a_look_and_bad_rows_are_left_out(inside: Office) -> None:
+    text = "pin,name,external_id\n0042,Zineb Zaoui,E-042\nnot a pin,Nobody,\n0042,Twice,\n0043,Omar,\n"
+
+    looked = await inside.post("employees/import", csv=text, do="preview")
+    before = await inside.http.get("/dashboard/employees?search=Zineb")
+    done = await inside.post("employees/import", csv=text, do="import")
+    after = await inside.http.get("/dashboard/employees?search=Zineb")
+
+    assert "2 rows cannot be taken" in looked.text
+    assert "A PIN has 1 to 24 letters or digits." in looked.text
+    assert "The PIN 0042 is here twice." in looked.text
+    assert "Import 2 people" in looked.text
+    assert "Zineb Zaoui" not in before.text
+    assert "2 people were written; 2 rows were left out" in done.text
+    assert "Zineb Zaoui" in after.text
+
+
+def test_a_file_of_a_spreadsheet_is_read() -> None:
+    read = read_csv('\ufeffPIN;Name;External ID\r\n0001;"Alaoui; Amina";\r\n\r\n')
+
+    assert [(person.pin, dict(person.changes)) for person in read.good] == [
+        ("0001", {"name": "Alaoui; Amina", "external_id": None})
+    ]
+
+
+async def test_a_webhook_is_made_tested_and_its_attempts_are_shown(inside: Office) -> None:
+    made = await inside.post("webhooks", url="http://127.0.0.1:9999/", type=["punch.created", "webhook.test"])
+    [path] = re.findall(r"/dashboard/(webhooks/whk_\w+)", made.text)
+    tested = await inside.post(path, do="test")
+    page = await inside.http.get(tested.headers["location"])
+    rotated = await inside.post(path, do="rotate")
+    paused = await inside.post(path, do="pause")
+    listed = await inside.http.get("/dashboard/webhooks")
+    gone = await inside.post(path, do="delete")
+
+    assert re.search(r"whsec_[\w+/=]+", made.text)
+    assert "webhook.test" in page.text
+    assert "PENDING" in page.text.upper()
+    assert re.search(r"whsec_[\w+/=]+", rotated.text)
+    assert (paused.status_code, gone.status_code) == (303, 303)
+    assert "whsec_" not in listed.text
+    assert "No endpoint yet" in (await inside.http.get("/dashboard/webhooks")).text
+
+
+async def test_a_webhook_to_a_forbidden_place_is_refused(inside: Office) -> None:
+    refused = await inside.post("webhooks", url="http://10.0.0.1/")
+
+    assert refused.status_code == 400
+    assert "webhook_url_forbidden" in refused.text
+
+
+async def test_a_key_is_made_shown_once_and_revoked(inside: Office) -> None:
+    made = await inside.post("keys", name="payroll", scope=["punches:read"])
+    [secret] = re.findall(r"pc_live_\w{49}", made.text)
+    listed = await inside.http.get("/dashboard/keys")
+    paths = re.findall(r'action="/dashboard/(keys/key_\w+)"', listed.text)
+    revoked = await inside.post(paths[0], do="revoke")
+
+    assert secret not in listed.text
+    assert "payroll" in listed.text
+    assert revoked.status_code == 303
+    assert "revoked" in (await inside.http.get("/dashboard/keys")).text
+
+
+# ── the stream ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_stream_tells_of_punches_and_resumes_after_its_last_id(inside: Office) -> None:
+    await inside.http.get("/dashboard/")
+    async with _stream(inside) as messages:
+        first = await anext(messages)
+        await inside.punch("101", "102")
+        heard = await _until(messages, 2)
+    await inside.punch("103")
+    async with _stream(inside, {"Last-Event-ID": heard[-1]["id"]}) as messages:
+        missed = await _until(messages, 1)
+
+    assert first["data"]["punches"] == []
+    assert [punch["who"] or punch["pin"] for message in heard for punch in message["data"]["punches"]] == [
+        "Zoë <b>Çelik</b>",
+        "102",
+    ]
+    assert [punch["pin"] for message in missed for punch in message["data"]["punches"]] == ["103"]
+
+
+async def test_the_stream_ends_with_its_key(inside: Office, db: Database) -> None:
+    async with _stream(inside) as messages:
+        await anext(messages)
+        async with db.across("operate") as connection:
+            await keys.revoke_any(connection, inside.tenant.api_key_id)
+        async with asyncio.timeout(PATIENCE):
+            while (message := await anext(messages))["event"] != "ended":
+                pass
+
+    assert message["event"] == "ended"
+
+
+async def test_a_key_has_so_many_streams_and_no_more(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault
+) -> None:
+    async with opening(database_url, redis_server.url, db, vault, sockets_per_key=1) as office:
+        await office.sign_in()
+        async with _stream(office) as messages:
+            await anext(messages)
+            refused = await office.http.get("/dashboard/live/events")
+
+    assert refused.status_code == 429
+
+
+@asynccontextmanager
+async def _stream(
+    office: Office, headers: dict[str, str] | None = None
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    async with office.http.stream("GET", "/dashboard/live/events", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+        async def messages() -> AsyncIterator[dict[str, Any]]:
+            message: dict[str, Any] = {"event": "message"}
+            async for line in answer.aiter_lines():
+                if line:
+                    name, _, value = line.partition(": ")
+                    message[name] = orjson.loads(value) if name == "data" else value
+                else:
+                    if "data" in message:
+                        yield message
+                    message = {"event": "message"}
+
+        yield messages()
+
+
+async def _until(messages: AsyncIterator[dict[str, Any]], punches: int) -> list[dict[str, Any]]:
+    """Messages until that many punches came."""
+    heard: list[dict[str, Any]] = []
+    async with asyncio.timeout(PATIENCE):
+        while sum(len(message["data"]["punches"]) for message in heard) < punches:
+            heard.append(await anext(messages))
+    return heard

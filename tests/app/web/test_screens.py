@@ -1,0 +1,221 @@
+"""Every page in a real browser, light and dark, wide and narrow: no serious fault of accessibility, no error.
+
+The pictures go to build/screenshots, to be looked at: `make screenshots`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.database import Database
+from app.domain import keys
+from app.embedded import EmbeddedRedis
+from app.simulator import Link
+from app.vault import Vault
+from tests.app.web.test_dashboard import Office, opening
+from tests.conftest import SECRET_KEY
+from tests.frontend_examples import browser
+from tests.receiver import Receiver
+from tests.server import Server
+
+ROOT = Path(__file__).parents[3]
+PICTURES = ROOT / "build" / "screenshots"
+AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text()
+SIZES = {"wide": 1200, "narrow": 375}
+
+pytestmark = pytest.mark.full
+
+
+@asynccontextmanager
+async def working(database_url: str, redis_url: str) -> AsyncIterator[None]:
+    """`punchconnect work`, beside the test."""
+    environment = {
+        "PUNCHCONNECT_DATABASE_URL": database_url,
+        "PUNCHCONNECT_REDIS_URL": redis_url,
+        "PUNCHCONNECT_SECRET_KEY": SECRET_KEY,
+        "PUNCHCONNECT_LOG_LEVEL": "WARNING",
+        "PUNCHCONNECT_WEBHOOK_ALLOW_HTTP": "true",
+        "PUNCHCONNECT_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+    }
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "app.cli", "work", env=environment, cwd=ROOT)
+    try:
+        yield
+    finally:
+        worker.terminate()
+        await worker.wait()
+
+
+async def enter(page: browser.Page, office: Office) -> None:
+    """Sign in as a person does."""
+    await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/")
+    await page.until("location.pathname === '/dashboard/sign-in'")
+    await page.ask(
+        f"document.getElementById('key').value = '{office.tenant.api_key}'; document.forms[0].requestSubmit()"
+    )
+    await page.until("location.pathname === '/dashboard/' && document.readyState === 'complete'")
+
+
+async def faults(page: browser.Page) -> list[str]:
+    """What axe calls serious or critical."""
+    await page.ask(f"{AXE}; null")
+    found = await page.ask(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations"
+        ".filter(v => ['serious', 'critical'].includes(v.impact))"
+        ".map(v => `${v.id}: ${v.nodes.map(n => n.html + ' ' + n.failureSummary).join(' | ').slice(0, 600)}`))"
+    )
+    return [str(fault) for fault in found]
+
+
+def chromium() -> str:
+    found = browser.find()
+    if found is None:
+        pytest.skip("no Chromium: on Debian, apt-get install chromium")
+    return found
+
+
+async def test_every_page_can_be_looked_at(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    executable = chromium()
+    knobs: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_networks": "127.0.0.0/8"}
+    async with (
+        Receiver() as receiver,
+        opening(database_url, redis_server.url, db, vault, **knobs) as office,
+        working(database_url, redis_server.url),
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        await office.sign_in()
+        places = await _furnish(office, receiver.url("/hook"))
+        found: dict[str, list[str]] = {}
+        await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/sign-in")
+        await _look(page, "sign-in", found)
+        await enter(page, office)
+        for name, path in places.items():
+            await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/{path}")
+            await _look(page, name, found)
+
+    assert {name: faults for name, faults in found.items() if faults} == {}
+    assert page.problems == []
+
+
+async def _look(page: browser.Page, name: str, found: dict[str, list[str]]) -> None:
+    for size, width in SIZES.items():
+        for dark in (False, True):
+            picture = f"{name}-{size}-{'dark' if dark else 'light'}"
+            await page.picture(PICTURES / f"{picture}.png", width=width, height=900, dark=dark)
+            found[picture] = await faults(page)
+            if await page.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+                found[picture].append("wider than the screen")
+
+
+async def _furnish(office: Office, url: str) -> dict[str, str]:
+    """Something of everything; the pages to look at, by name."""
+    for pin, name in (("102", "Brahim Berrada"), ("103", "Chaimae Cherkaoui"), ("104", "Driss Drissi")):
+        await office.post("employees", pin=pin, name=name, external_id=f"E-{pin}")
+    await office.post("devices/site", name="Main gate", zone="Africa/Casablanca")
+    new = await office.post("devices/add", serial="CQZ7224460246", name="Side door", zone="Africa/Casablanca")
+    link = Link(f"http://127.0.0.1:{office.server.port}/d/{office.tenant.enrollment_token}")
+    await link.get("/iclock/cdata?SN=STRANGER1&options=all&pushver=2.4.1")
+    made = await office.post("webhooks", url=url, description="Payroll")
+    webhook = made.text.partition('href="/dashboard/webhooks/')[2].partition('"')[0]
+    await office.punch("101", "102", "103", "999")
+    await office.punch("104", late=timedelta(hours=3))
+    tested = await office.post(f"webhooks/{webhook}", do="test")
+    await office.post("keys", name="payroll", scope=["punches:read", "employees:read"])
+    people = (await office.http.get("/dashboard/employees")).text
+    delivery = tested.headers["location"].partition("?")[0]
+    async with asyncio.timeout(30):
+        while "delivered" not in (await office.http.get(delivery)).text:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    return {
+        "live": "",
+        "devices": "devices",
+        "device-add": "devices/add",
+        "device-new": new.headers["location"].removeprefix("/dashboard/"),
+        "device": f"devices/{office.device_id}",
+        "punches": "punches",
+        "employees": "employees",
+        "employee": _first(people, "employees/emp_"),
+        "import": "employees/import",
+        "webhooks": "webhooks",
+        "webhook": f"webhooks/{webhook}",
+        "delivery": delivery.removeprefix("/dashboard/"),
+        "keys": "keys",
+        "plan": "plan",
+        "refused": "devices/nothing",
+    }
+
+
+def _first(text: str, start: str) -> str:
+    return start + text.partition(start)[2].partition('"')[0]
+
+
+async def test_the_live_page_shows_punches_over_a_restart_and_ends_with_its_key(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    executable = chromium()
+    async with (
+        opening(database_url, redis_server.url, db, vault) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        await enter(page, office)
+        await page.until("document.getElementById('state').dataset.state === 'live'")
+        await office.punch("101")
+        await office.punch("104", late=timedelta(hours=3))
+        await page.until("document.querySelectorAll('#punches tr').length === 2")
+
+        await office.server.__aexit__(None, None, None)
+        await page.until("document.getElementById('state').dataset.state === 'waiting'")
+        async with Server(database_url, redis_url=redis_server.url, port=office.server.port):
+            await office.punch("102")
+            await page.until("document.querySelectorAll('#punches tr').length === 3")
+            shown = await page.ask("[...document.querySelectorAll('#punches tr')].map(r => r.innerText)")
+            figures = await page.ask("document.getElementById('total').textContent")
+            async with db.across("operate") as connection:
+                await keys.revoke_any(connection, office.tenant.api_key_id)
+            await page.until("location.pathname === '/dashboard/sign-in'")
+
+    rows = [" ".join(row.split()) for row in shown]
+    assert rows[0].startswith("PIN 102 Front door")
+    assert rows[1].startswith("PIN 104 Front door")
+    assert "late 3 h" in rows[1]
+    assert rows[2].startswith("Zoë <b>Çelik</b> Front door")
+    assert figures == "3"
+
+
+async def test_a_device_is_added_by_keyboard_and_mouse_and_its_first_contact_is_seen(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    executable = chromium()
+    async with (
+        opening(database_url, redis_server.url, db, vault) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        await enter(page, office)
+        await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/devices/add")
+        await page.do("Input.insertText", text="NEWDOOR1")  # the first field has the focus
+        await page.ask("document.getElementById('name').value = 'New door'")
+        await page.ask("document.getElementById('zone').value = 'UTC'")
+        await page.ask("document.querySelector('main form').requestSubmit()")
+        await page.until("document.getElementById('contact') !== null")
+        before = await page.text()
+
+        link = Link(f"http://127.0.0.1:{office.server.port}/d/{office.tenant.enrollment_token}")
+        await link.get("/iclock/cdata?SN=NEWDOOR1&options=all&pushver=2.4.1")
+        await page.until(
+            "document.getElementById('contact') === null && document.querySelector('.tag.online') !== null"
+        )
+        after = await page.text()
+
+    assert "Waiting for its first contact" in before
+    assert "NEWDOOR1" in after
+    assert page.problems == []
