@@ -445,6 +445,10 @@ class DeviceBackfillInput(MutationInput):
     to: LocalDateTime = strawberry.field(description="Its last moment, by the terminal's clock; inclusive.")
 
 
+def _devices(given: list[ID] | None) -> list[UUID] | None:
+    return None if given is UNSET else [read_id("dev", text, "deviceIds") for text in given or ()]
+
+
 @strawberry.input(description="A person, by PIN: created where nobody has it, changed otherwise.")
 class EmployeeUpsertInput(MutationInput):
     """An absent field is unchanged, null clears."""
@@ -457,10 +461,16 @@ class EmployeeUpsertInput(MutationInput):
     privilege: EmployeePrivilege | None = strawberry.field(
         default=UNSET, description="What they may do at a terminal; null: USER."
     )
+    device_ids: list[ID] | None = strawberry.field(
+        default=UNSET,
+        description="All the devices on which they shall be: those not named lose them. Null and the empty list: none; "
+        "absent: unchanged. At most 500.",
+    )
 
     def person(self) -> Person:
-        """In the domain's words."""
-        return Person(self.pin, self.changes("name", "external_id", "card_number", "privilege"))
+        """In the domain's words. InvalidId."""
+        changes = self.changes("name", "external_id", "card_number", "privilege")
+        return Person(self.pin, changes, _devices(self.device_ids))
 
 
 @strawberry.input(description="One person of many.")
@@ -474,10 +484,16 @@ class EmployeeRowInput(MutationInput):
     privilege: EmployeePrivilege | None = strawberry.field(
         default=UNSET, description="What they may do at a terminal; null: USER."
     )
+    device_ids: list[ID] | None = strawberry.field(
+        default=UNSET,
+        description="All the devices on which they shall be: those not named lose them. Null and the empty list: none; "
+        "absent: unchanged. At most 500.",
+    )
 
     def person(self) -> Person:
-        """In the domain's words."""
-        return Person(self.pin, self.changes("name", "external_id", "card_number", "privilege"))
+        """In the domain's words. InvalidId."""
+        changes = self.changes("name", "external_id", "card_number", "privilege")
+        return Person(self.pin, changes, _devices(self.device_ids))
 
 
 @strawberry.input(description="Many people at once; all or none.")

@@ -12,7 +12,20 @@ from uuid import UUID
 from strawberry.dataloader import DataLoader
 
 from app.database import Database, Session, driver
-from app.domain import commands, deliveries, devices, employees, endpoints, events, keys, punches, records, sites
+from app.domain import (
+    commands,
+    deliveries,
+    devices,
+    employees,
+    endpoints,
+    events,
+    keys,
+    placements,
+    punches,
+    records,
+    sites,
+    terminal_users,
+)
 from app.paging import Asked, Page
 
 K = TypeVar("K", UUID, str, int)
@@ -37,6 +50,8 @@ class Loaders:
         self.device_counts = self._by_key(devices.count_by_site)
         self.punch_counts = self._by_key(punches.count_by_device)
         self.rejected_records = self._by_key(records.rejected_by_ids)
+        self.placements = self._by_key(placements.by_pins)
+        self.unknown_pins = self._by_key(terminal_users.unknown_pins)
         self.commands = self._by_key(commands.by_ids)
         self.endpoints = self._by_key(endpoints.by_ids)
         self.deliveries = self._by_key(deliveries.by_ids)

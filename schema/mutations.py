@@ -39,6 +39,7 @@ from app.domain import (
     idempotency,
     keys,
     outbox,
+    placements,
     roster,
     sites,
 )
@@ -323,6 +324,7 @@ class Mutation:
         async def retire(session: Session, actor: Actor) -> Done[devices.Device]:
             device = await devices.retire(session, actor.tenant_id, read_id("dev", input.id))
             logged = await commands.cancel_all(session, actor.tenant_id, device.id)
+            await placements.drop(session, actor.tenant_id, device.id)
             return Done(device, _outcome(device.id), logged)
 
         return DevicePayload.of(await _run(info, "devices:write", input, retire, _by_id(devices.by_ids)))
@@ -366,7 +368,8 @@ class Mutation:
     # ── employees ────────────────────────────────────────────────────────────────────────────────────
 
     @resolved(
-        "Create or change by PIN. Of the punches that waited for this PIN, the newest 1000 are sent as punch.matched."
+        "Create or change by PIN, and place on the named devices. Of the punches that waited for this PIN, the newest "
+        "1000 are sent as punch.matched."
     )
     async def employee_upsert(self, info: Info, input: EmployeeUpsertInput) -> EmployeePayload | None:
         """employees:write."""
@@ -393,7 +396,7 @@ class Mutation:
 
         return EmployeeBulkPayload.of(await _run(info, "employees:write", input, upsert, recall))
 
-    @resolved("Removes the person here; punches keep the PIN.")
+    @resolved("Removes the person here and from every terminal; punches keep the PIN.")
     async def employee_delete(self, info: Info, input: EmployeeIdInput) -> DeletePayload | None:
         """employees:write."""
 

@@ -25,6 +25,7 @@ from app.domain import (
     endpoints,
     enrollments,
     keys,
+    placements,
     punch_feed,
     punches,
     records,
@@ -37,6 +38,7 @@ from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatu
 from app.domain.employees import EmployeePrivilege
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import webhook_body
+from app.domain.placements import PlacementState
 from app.domain.tables import now
 from app.domain.tenants import Plan
 from app.paging import Asked
@@ -327,6 +329,12 @@ class Device(Node):
         page = await context.loaders.rejected_of_devices.load((self.key, asked))
         return connect(context, asked, page, RejectedRecord.of)
 
+    @resolved("PINs that exist on the terminal and not here; at most 1000, in order. Needs employees:read.")
+    async def unknown_pins(self, info: Info) -> list[str]:
+        """As the terminal last said; `employeeUpsert` makes one known."""
+        info.context.actor.may("employees:read")
+        return await info.context.loaders.unknown_pins.load(self.key) or []
+
     @resolved("What it was told to do; the newest first. Needs devices:read.")
     async def commands(
         self, info: Info, *, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
@@ -428,6 +436,45 @@ class DeviceCommand(Node):
         )
 
 
+@strawberry.type(description="One person on one terminal: a wish, and whether it has come true.")
+class Placement:
+    """Carried out whenever the terminal polls, however late."""
+
+    state: PlacementState = strawberry.field(description="How far it has come.")
+    reason: str | None = strawberry.field(description="Why it failed: the terminal's return code and what it means.")
+    updated_at: datetime = strawberry.field(description="When its state last changed.")
+    device_key: strawberry.Private[UUID]
+    command_key: strawberry.Private[UUID | None]
+
+    @resolved("The terminal.")
+    async def device(self, info: Info) -> Device:
+        """Devices are never deleted, so it is there."""
+        found = await info.context.loaders.devices.load(self.device_key)
+        if found is None:
+            raise devices.DeviceNotFound(self.device_key)
+        return Device.of(found)
+
+    @resolved("What the terminal was last told about it; null before that. Needs devices:read.")
+    async def last_command(self, info: Info) -> DeviceCommand | None:
+        """One command may be about many placements: a reading of everybody."""
+        info.context.actor.may("devices:read")
+        if self.command_key is None:
+            return None
+        found = await info.context.loaders.commands.load(self.command_key)
+        return DeviceCommand.of(found) if found else None
+
+    @classmethod
+    def of(cls, row: placements.Placement) -> Placement:
+        """From its row."""
+        return cls(
+            state=PlacementState(row.state),
+            reason=row.reason,
+            updated_at=row.updated_at,
+            device_key=row.device_id,
+            command_key=row.command_id,
+        )
+
+
 @strawberry.type(description="A person whom terminals know by a PIN.")
 class Employee(Node):
     """Open to employees:read; on a punch, also to punches:read."""
@@ -448,6 +495,14 @@ class Employee(Node):
         """A card number opens doors, so the name on a punch does not bring it along."""
         info.context.actor.may("employees:read")
         return self.card
+
+    @resolved(
+        "Devices on which this person should exist, and whether the terminal has confirmed it. Needs employees:read."
+    )
+    async def placements(self, info: Info) -> list[Placement]:
+        """One statement for a whole page of people."""
+        info.context.actor.may("employees:read")
+        return [Placement.of(row) for row in await info.context.loaders.placements.load(self.pin) or ()]
 
     @resolved("Punches with this PIN; the newest first unless ordered otherwise. Needs punches:read.")
     async def punches(

@@ -18,6 +18,7 @@ from app.domain.employees import EmployeePrivilege
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import timestamp
 from app.domain.feed import FeedStart
+from app.domain.placements import PlacementState
 from app.domain.tenants import Plan
 from protocol.adms.codes import Direction, VerifyMode
 
@@ -151,6 +152,14 @@ _describe(
     FAILED="Refused by the terminal: returnCode and output say why.",
     EXPIRED="Its time passed before the terminal reported on it.",
     CANCELLED="Taken back. If it was handed out before, the terminal may have carried it out.",
+)
+_describe(
+    PlacementState,
+    "How far a placement has come.",
+    WANTED="The person shall be there; the terminal has not shown it yet.",
+    CONFIRMED="The terminal took the person, and shows them.",
+    REMOVING="The person shall not be there any more; the terminal may still have them.",
+    FAILED="The terminal refused: reason says why. Naming the device again tries again.",
 )
 _describe(
     EmployeePrivilege,

@@ -102,3 +102,78 @@ GUARDS: tuple[Guard, ...] = (
         ],
     ),
 )
+
+PLACEMENTS, BIOMETRICS = "app/domain/placements.py", "app/domain/biometrics.py"
+AT_PLACEMENTS = "tests/app/domain/test_placements.py::test_"
+
+GUARDS += (
+    Guard(
+        "placements: a write alone confirms nothing",
+        PLACEMENTS,
+        [
+            (
+                "UPDATE placements SET due = 'READ', acknowledged = true, written = $4\n",
+                "UPDATE placements SET due = NULL, state = 'CONFIRMED', acknowledged = true, written = $4\n",
+            )
+        ],
+        [AT_PLACEMENTS + "a_person_is_written_read_back_and_confirmed"],
+    ),
+    Guard(
+        "placements: a line from before the write",
+        PLACEMENTS,
+        [("WHERE p.acknowledged AND p.due = 'READ' AND p.state = 'WANTED'", "WHERE p.state = 'WANTED'")],
+        [AT_PLACEMENTS + "a_line_from_before_the_write_confirms_nothing"],
+    ),
+    Guard(
+        "placements: what is shown is what was written",
+        PLACEMENTS,
+        [("    wanted = orjson.loads(written)\n", "    wanted = orjson.loads(written)\n    return True\n")],
+        [AT_PLACEMENTS + "what_the_terminal_shows_has_to_be_what_it_took"],
+    ),
+    Guard(
+        "placements: an old command is withdrawn",
+        PLACEMENTS,
+        [('    await commands.withdraw(connection, tenant_id, stale, ["userUpdate", "userDelete"])\n', "")],
+        [AT_PLACEMENTS + "a_command_with_old_data_does_not_come_after_the_one_with_new"],
+    ),
+    Guard(
+        "placements: not for ever",
+        PLACEMENTS,
+        [("        if tries >= MOST_TRIES:\n", "        if tries < 0:\n")],
+        [
+            AT_PLACEMENTS + "a_terminal_that_is_busy_is_asked_again_and_not_for_ever",
+            AT_PLACEMENTS + "what_the_terminal_took_and_does_not_keep_fails_after_some_tries",
+        ],
+    ),
+    Guard(
+        "placements: another tenant's device",
+        PLACEMENTS,
+        [
+            (
+                "        _check(device_id, statuses.get(device_id))\n",
+                "        _check(device_id, statuses.get(device_id, ''))\n",
+            )
+        ],
+        [AT_PLACEMENTS + "placements_of_another_tenants_or_a_retired_device_are_refused_and_nothing_is_written"],
+    ),
+    Guard(
+        "placements: a removal is read back",
+        PLACEMENTS,
+        [
+            (
+                '            (again if row["there"] else gone).append(row["pin"])\n',
+                '            gone.append(row["pin"])\n',
+            )
+        ],
+        [AT_PLACEMENTS + "a_person_who_is_still_there_is_removed_again"],
+    ),
+    Guard(
+        "enrolment: a line that comes again",
+        BIOMETRICS,
+        [
+            ("        if (key := (tenant_id, device.id, line.digest)) in fresh:\n", "        if fresh is not None:\n"),
+            ("            fresh.discard(key)\n", ""),
+        ],
+        [AT_PLACEMENTS + "a_finger_registered_at_a_terminal_is_announced_once"],
+    ),
+)

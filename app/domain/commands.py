@@ -93,6 +93,8 @@ class Kind:
     lease: timedelta = timedelta(minutes=1)
     #: Whether it may be handed out again when nobody knows if it was carried out.
     again: bool = True
+    #: Whether its end is an event. What places people is not: its outcome is the placement's.
+    announced: bool = True
 
 
 def _period(arguments: Arguments) -> tuple[datetime, datetime]:
@@ -116,7 +118,14 @@ KINDS: Final[Mapping[str, Kind]] = {
         again=False,
     ),
     "backfill": Kind(lambda given, _: wire.Backfill(*_period(given)), 7 * _DAY, lease=timedelta(minutes=10)),
+    # By placements only.
+    "userUpdate": Kind(lambda given, _: wire.WriteUser(**given), 7 * _DAY, announced=False),
+    "userDelete": Kind(lambda given, _: wire.DeleteUser(**given), 7 * _DAY, announced=False),
+    "userQuery": Kind(
+        lambda given, _: wire.QueryUsers(**given), 7 * _DAY, lease=timedelta(minutes=10), announced=False
+    ),
 }
+_ANNOUNCED: Final = frozenset(name for name, kind in KINDS.items() if kind.announced)
 
 
 class DeviceCommand(SQLModel, table=True):
@@ -338,7 +347,7 @@ async def hand_out(connection: Connection, recipient: Recipient, at: datetime) -
     What turns out to be unsayable to this terminal fails, and the next one takes its turn.
     """
     tenant_id, device_id = recipient.tenant_id, recipient.device_id
-    security = await _lock(connection, tenant_id, device_id)
+    security = await lock(connection, tenant_id, device_id)
     logged: list[Logged] = []
     while (row := await connection.fetchrow(_NEXT, tenant_id, device_id, _ONCE)) is not None:
         command_id, name, arguments, number = row
@@ -356,7 +365,7 @@ async def hand_out(connection: Connection, recipient: Recipient, at: datetime) -
     return HandedOut(None, logged)
 
 
-async def _lock(connection: Connection, tenant_id: UUID, device_id: UUID) -> bool:
+async def lock(connection: Connection, tenant_id: UUID, device_id: UUID) -> bool:
     """Take the device's row, before any of its commands; whether it speaks the security dialect."""
     dialect = await connection.fetchval(
         "SELECT dialect FROM devices WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE", tenant_id, device_id
@@ -370,7 +379,7 @@ def _first_number() -> int:
 
 
 _REPORTED: Final = """
-SELECT c.id, c.kind, c.status, c.number FROM device_commands c
+SELECT c.id, c.kind, c.status, c.number, c.arguments, c.sent_at FROM device_commands c
 WHERE c.tenant_id = $1 AND c.device_id = $2 AND c.number = ANY ($3::bigint[]) ORDER BY c.id FOR UPDATE
 """
 _LATE: Final = """
@@ -380,10 +389,24 @@ WHERE tenant_id = $1 AND id = $2 AND return_code IS NULL
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that the terminal has just reported on."""
+
+    id: UUID
+    kind: str
+    arguments: Arguments
+    succeeded: bool
+    return_code: int
+    output: str | None
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a report: whether all of it was about commands of ours, and events to ring with."""
+    """What became of a report: whether all of it was about commands of ours, which ended, and events to ring with."""
 
     all_known: bool
+    ended: Sequence[Ended] = ()
     logged: Sequence[Logged] = ()
 
 
@@ -398,20 +421,23 @@ async def settle(connection: Connection, recipient: Recipient, results: Sequence
     by_number = {number: result for number, result in by_number.items() if number < 2**63}
     if not by_number:
         return Settled(all_known=False)
-    await _lock(connection, tenant_id, device_id)
+    await lock(connection, tenant_id, device_id)
     rows = await connection.fetch(_REPORTED, tenant_id, device_id, list(by_number))
     logged: list[Logged] = []
-    for command_id, kind, status, number in rows:
+    over: list[Ended] = []
+    for command_id, kind, status, number, arguments, sent_at in rows:
         result = by_number[number]
         if result.return_code is None:
             continue
         output = _output(kind, result)
         if status == CommandStatus.SENT:
-            ended = CommandStatus.SUCCEEDED if _succeeded(kind, result.return_code) else CommandStatus.FAILED
-            logged += await _end(connection, tenant_id, [command_id], ended, code=result.return_code, output=output)
+            succeeded, code = _succeeded(kind, result.return_code), result.return_code
+            end = CommandStatus.SUCCEEDED if succeeded else CommandStatus.FAILED
+            logged += await _end(connection, tenant_id, [command_id], end, code=code, output=output)
+            over.append(Ended(command_id, kind, orjson.loads(arguments), succeeded, code, output, sent_at))
         else:
             await connection.execute(_LATE, tenant_id, command_id, result.return_code, output)
-    return Settled(len(rows) == len(results), logged)
+    return Settled(len(rows) == len(results), over, logged)
 
 
 def _succeeded(kind: str, code: int) -> bool:
@@ -458,6 +484,36 @@ async def greet(connection: Connection, recipient: Recipient) -> list[Logged]:
     proven = [row[0] for row in await connection.fetch(_PROVEN, tenant_id, device_id)]
     said = "No report came; the terminal shook hands again afterwards."
     return await _end(connection, tenant_id, proven, CommandStatus.SUCCEEDED, output=said)
+
+
+# ── what placements do ───────────────────────────────────────────────────────────────────────────────
+
+_ADD: Final = """
+INSERT INTO device_commands (tenant_id, id, device_id, kind, arguments, status, created_at, moved_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, 'QUEUED', now(), now(), now() + $6)
+"""
+
+
+async def add(connection: Connection, recipient: Recipient, kind: str, arguments: Arguments) -> UUID:
+    """Queue a command of our own, under the device's lock. Purpose "ingest"."""
+    command_id = ids.new()
+    text = orjson.dumps(arguments).decode()
+    await connection.execute(
+        _ADD, recipient.tenant_id, command_id, recipient.device_id, kind, text, KINDS[kind].lifetime
+    )
+    return command_id
+
+
+async def withdraw(connection: Connection, tenant_id: UUID, command_ids: Sequence[UUID], kinds: Sequence[str]) -> None:
+    """Take back those of them that are open and of these kinds, none of which is announced."""
+    found = await connection.fetch(
+        "SELECT id FROM device_commands WHERE tenant_id = $1 AND id = ANY ($2::uuid[]) AND kind = ANY ($3::text[]) "
+        "AND status IN ('QUEUED', 'SENT') ORDER BY id FOR UPDATE",
+        tenant_id,
+        list(command_ids),
+        list(kinds),
+    )
+    await _end(connection, tenant_id, [row[0] for row in found], CommandStatus.CANCELLED)
 
 
 # ── what time does ───────────────────────────────────────────────────────────────────────────────────
@@ -512,6 +568,7 @@ async def _end(
     happenings = [
         Happening(tenant_id, EventType.COMMAND_COMPLETED, _shown(row), ids.new(), row[7])
         for row in sorted(rows, key=lambda row: str(row[0]))
+        if row[1] in _ANNOUNCED
     ]
     return await outbox.announce(connection, happenings)
 

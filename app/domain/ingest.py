@@ -16,9 +16,11 @@ from zoneinfo import ZoneInfo
 
 from app import ids
 from app.database import Connection, Fetch
-from app.domain import punches
+from app.domain import biometrics, placements, punches, terminal_users
+from app.domain.biometrics import Enrolled
 from app.domain.events import Logged
 from app.domain.punches import DeviceSnapshot, PunchView
+from app.domain.terminal_users import Sighting
 from protocol.adms import clock, codes, records
 from protocol.adms.requests import Upload
 
@@ -69,11 +71,13 @@ class Reading:
     punches: list[PunchView] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    users: list[Sighting] = field(default_factory=list)
+    enrolled: list[Enrolled] = field(default_factory=list)
 
     @property
     def weight(self) -> int:
         """Rows that this adds to a commit, at most."""
-        return len(self.punches) + len(self.kept) + len(self.rejected)
+        return len(self.punches) + len(self.kept) + len(self.rejected) + len(self.users) + len(self.enrolled)
 
 
 def read(device: KnownDevice, upload: Upload, received_at: datetime) -> Reading:
@@ -86,7 +90,21 @@ def read(device: KnownDevice, upload: Upload, received_at: datetime) -> Reading:
         count = records.count_records(upload.table, upload.body)
         reading.count = count if records.answers_with_count(upload.table) else None
         reading.kept.append(Kept(upload.table, upload.stamp, kept.body, count, kept.discarded))
+        if upload.table in _PEOPLE:
+            _read_people(reading, upload.table, kept.body)
     return reading
+
+
+#: Tables that may tell of users, and of what was done about them.
+_PEOPLE: Final = frozenset({"OPERLOG", "USERINFO"})
+
+
+def _read_people(reading: Reading, table: str, body: bytes) -> None:
+    for line in records.read_tagged(table, body).records:
+        if isinstance(line, records.UserInfo) and (user := terminal_users.sighting(line)) is not None:
+            reading.users.append(user)
+        elif isinstance(line, records.OperLog) and (registered := biometrics.enrolled(line)) is not None:
+            reading.enrolled.append(registered)
 
 
 def _read_attlog(reading: Reading, upload: Upload) -> None:
@@ -142,7 +160,20 @@ async def accept(connection: Connection, readings: Sequence[Reading]) -> list[Lo
     """Write what was read; afterwards it is durable once the transaction commits. Returns the events, to ring with."""
     await _keep(connection, [(reading, kept) for reading in readings for kept in reading.kept])
     await _reject(connection, [(reading, line) for reading in readings for line in reading.rejected])
-    return await punches.append(connection.fetch, arrived) if (arrived := _arrived(readings)) else []
+    seen = [
+        (reading.device.tenant_id, reading.device.device.id, user) for reading in readings for user in reading.users
+    ]
+    if seen:
+        await terminal_users.see(connection, seen)
+        await placements.sighted(connection, seen)
+    logged = await punches.append(connection.fetch, arrived) if (arrived := _arrived(readings)) else []
+    enrolled = [
+        (reading.device.tenant_id, reading.device.device, line) for reading in readings for line in reading.enrolled
+    ]
+    if enrolled:
+        logged += await biometrics.note(connection, enrolled, max(reading.received_at for reading in readings))
+    return logged
+
 
 
 async def accept_at_once(fetch: Fetch, readings: Sequence[Reading], tenant_ids: Sequence[UUID]) -> list[Logged] | None:

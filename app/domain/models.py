@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.domain import (
+    biometrics,
     commands,
     deliveries,
     devices,
@@ -12,10 +13,12 @@ from app.domain import (
     events,
     idempotency,
     keys,
+    placements,
     punches,
     records,
     sites,
     tenants,
+    terminal_users,
 )
 
 TABLES = (
@@ -25,6 +28,9 @@ TABLES = (
     sites.Site,
     devices.Device,
     commands.DeviceCommand,
+    placements.Placement,
+    terminal_users.TerminalUser,
+    biometrics.BiometricEnrollment,
     employees.Employee,
     punches.Punch,
     records.KeptUpload,

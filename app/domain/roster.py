@@ -7,7 +7,7 @@ is seen here, with its punches; one that comes later sees the person. So a punch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from sqlmodel import select
 
 from app import ids, paging
 from app.database import Session, driver
-from app.domain import devices, outbox, punches, words
+from app.domain import devices, outbox, placements, punches, words
 from app.domain.employees import Employee, EmployeeNotFound, EmployeePrivilege, check_pin, shown, snapshot
 from app.domain.events import EventType, Happening, Logged
 from app.domain.punches import DeviceSnapshot
@@ -24,6 +24,9 @@ from app.errors import AppError, InvalidInput
 
 #: People in one change, at most.
 MOST_AT_ONCE: Final = 1000
+#: Devices named for one person, and placements named in one change, at most.
+MOST_DEVICES: Final = 500
+MOST_PLACEMENTS: Final = 50_000
 #: Punches announced in one change, at most: the newest. All of them show their person from then on.
 MOST_MATCHED: Final = 1000
 
@@ -32,20 +35,26 @@ _ROW: Final = columns(Employee)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What to know of whoever has `pin`. `changes` may name name, external_id, card_number, privilege; None clears."""
+    """What to know of whoever has `pin`. `changes` may name name, external_id, card_number, privilege; None clears.
+
+    `device_ids` are all the devices on which they shall be; None leaves that as it is.
+    """
 
     pin: str
     changes: Mapping[str, Any]
+    device_ids: Sequence[UUID] | None = None
 
 
 def checked(person: Person) -> Person:
     """The person, if an upsert would take them; PinInvalid or InvalidInput otherwise."""
-    return Person(check_pin(person.pin), _checked(person.changes))
+    return replace(person, pin=check_pin(person.pin), changes=_checked(person.changes))
 
 
 async def upsert(session: Session, tenant_id: UUID, person: Person) -> tuple[Employee, list[Logged]]:
     """Create or change one person; ring with the events afterwards. PinInvalid, InvalidInput."""
-    found, logged = await _write(session, tenant_id, [checked(person)])
+    known = checked(person)
+    _bound([known])
+    found, logged = await _write(session, tenant_id, [known])
     return found[0], logged
 
 
@@ -67,32 +76,49 @@ async def upsert_all(
         except AppError as exc:
             exc.path = ("input", "employees", str(place), *exc.path[1:])
             raise
+    _bound(people)
     return await _write(session, tenant_id, list(known.values()))
 
 
+def _bound(people: Sequence[Person]) -> None:
+    counts = [len(person.device_ids or ()) for person in people]
+    if max(counts, default=0) > MOST_DEVICES or sum(counts) > MOST_PLACEMENTS:
+        raise InvalidInput(
+            f"At most {MOST_DEVICES} devices for one person, and {MOST_PLACEMENTS} placements at once.",
+            path=("input", "deviceIds"),
+        )
+
+
 async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:
-    """Forget a person; their punches keep the PIN. EmployeeNotFound."""
+    """Forget a person, here and on every terminal; their punches keep the PIN. EmployeeNotFound."""
     connection = await driver(session)
-    found = await connection.fetchval(
-        "DELETE FROM employees WHERE tenant_id = $1 AND id = $2 RETURNING id", tenant_id, employee_id
+    pin = await connection.fetchval(
+        "DELETE FROM employees WHERE tenant_id = $1 AND id = $2 RETURNING pin", tenant_id, employee_id
     )
-    if found is None:
+    if pin is None:
         raise EmployeeNotFound(employee_id)
+    await placements.want(session, tenant_id, (), {pin: ()})
     await outbox.hold(connection, tenant_id)
 
 
 async def _write(session: Session, tenant_id: UUID, people: Sequence[Person]) -> tuple[list[Employee], list[Logged]]:
     created, rows = await _rows(session, tenant_id, [person.pin for person in people])
     renamed = False
+    changed: list[str] = []
     for person in people:
         row = rows[person.pin]
         before = (row.name, row.external_id)
+        shown_before = (row.name, row.card_number, row.privilege)
         for field, value in person.changes.items():
             setattr(row, field, value)
         renamed |= before != (row.name, row.external_id)
+        if shown_before != (row.name, row.card_number, row.privilege) and person.pin not in created:
+            changed.append(person.pin)
         if person.changes:
             row.updated_at = now()
     await session.flush()
+    placed = {person.pin: person.device_ids for person in people if person.device_ids is not None}
+    await placements.want(session, tenant_id, changed, placed)
     logged: list[Logged] = []
     if created or renamed:
         await outbox.hold(await driver(session), tenant_id)

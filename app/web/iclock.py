@@ -21,7 +21,7 @@ import structlog
 
 from app import telemetry
 from app.database import Database
-from app.domain import bindings, commands, ingest
+from app.domain import bindings, commands, ingest, placements
 from app.domain.bindings import Contact
 from app.domain.commands import Recipient
 from app.domain.devices import Address
@@ -269,7 +269,7 @@ class Iclock:
                 self._met(device, Contact(received_at, facts=facts))
                 if device.muted:
                     return write("1", Check())
-                return await self._hand_out(device, received_at) or replies.ok()
+                return await self._hand_out(device, received_at, info.users if info else None) or replies.ok()
             case TimeRequest():
                 self._met(device, Contact(received_at))
                 return replies.time_reply(received_at.astimezone(device.zone))
@@ -307,12 +307,16 @@ class Iclock:
             await self._intake.submit(reading)
         self._met(device, Contact(received_at))
 
-    async def _hand_out(self, device: KnownDevice, received_at: datetime) -> bytes | None:
+    async def _hand_out(self, device: KnownDevice, received_at: datetime, users: int | None) -> bytes | None:
         """The line of the next command, after the commit that leases it."""
         recipient = _recipient(device)
         async with self._db.across("ingest", [device.tenant_id]) as connection:
+            if users is not None:
+                await placements.compare(connection, recipient, users)
             if not await commands.waits(connection, recipient):
-                return None
+                await placements.plan(connection, recipient)
+                if not await commands.waits(connection, recipient):
+                    return None
             handed = await commands.hand_out(connection, recipient, received_at)
         self._ring(handed.logged)
         return handed.line
@@ -320,6 +324,7 @@ class Iclock:
     async def _settle(self, device: KnownDevice, report: CommandReport, received_at: datetime) -> None:
         async with self._db.across("ingest", [device.tenant_id]) as connection:
             settled = await commands.settle(connection, _recipient(device), report.results)
+            await placements.follow(connection, _recipient(device), settled.ended)
         self._ring(settled.logged)
         # What a terminal answers to INFO it also posts as options, if it posts them.
         for result in report.results:

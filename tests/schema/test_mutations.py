@@ -117,7 +117,7 @@ EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.field)
 SITE = next(case for case in CASES if case.field == "siteCreate").query()
 KEY = next(case for case in CASES if case.field == "apiKeyCreate").query()
 TABLES = (
-    "api_keys", "enrollments", "sites", "devices", "device_commands", "employees", "feed_heads", "events",
+    "api_keys", "enrollments", "sites", "devices", "device_commands", "employees", "placements", "feed_heads", "events",
     "webhook_endpoints", "webhook_deliveries", "idempotency_keys",
 )  # fmt: skip
 

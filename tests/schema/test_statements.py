@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import event
 
 from app.database import Database
-from app.domain import commands
+from app.domain import commands, roster
 from app.domain.employees import Employee
+from app.domain.roster import Person
 from app.domain.sites import Site
 from app.vault import Vault
 from tests.factories import make_device, make_endpoint
@@ -26,13 +27,14 @@ PAGES = {
     "devices": (
         "devices(first: $n) { totalCount edges { cursor node { id timeZone connection storedPunchCount site { name } "
         "punches(first: 2) { pageInfo { endCursor } nodes { id } } rejectedRecords { nodes { id } } "
-        "commands(first: 2) { nodes { id device { id } } } } } }",
-        16,
+        "commands(first: 2) { nodes { id device { id } } } unknownPins } } }",
+        18,
     ),
     "deviceCommands": ("deviceCommands(first: $n) { nodes { id kind device { id name site { name } } } }", 6),
     "employees": (
-        "employees(first: $n) { totalCount nodes { id cardNumber punches(first: 2) { nodes { id device { id } } } } }",
-        8,
+        "employees(first: $n) { totalCount nodes { id cardNumber punches(first: 2) { nodes { id device { id } } } "
+        "placements { state device { id } lastCommand { id } } } }",
+        12,
     ),
     "punches": (f"punches(first: $n) {{ edges {{ cursor node {{ {PUNCH} }} }} }}", 8),
     "punchFeed": (f"punchFeed(from: BEGINNING, first: $n) {{ punches {{ {PUNCH} }} }}", 8),
@@ -76,6 +78,7 @@ async def crowd(caller: Caller, db: Database, vault: Vault) -> Caller:
         view = make_view(device.id, number, pin=f"{number}")
         await add_punches(db, caller.tenant_id, device, [view])
         async with db.write(caller.tenant_id) as session:
+            await roster.upsert(session, caller.tenant_id, Person(f"{number}", {}, [device.id]))
             await commands.send(session, caller.tenant_id, device.id, "refreshInfo", {})
         if number < 99:
             await make_endpoint(db, vault, caller.tenant_id, event_types=["webhook.test"])
