@@ -175,7 +175,6 @@ async def accept(connection: Connection, readings: Sequence[Reading]) -> list[Lo
     return logged
 
 
-
 async def accept_at_once(fetch: Fetch, readings: Sequence[Reading], tenant_ids: Sequence[UUID]) -> list[Logged] | None:
     """The same in one statement, durable when it returns; None, and nothing done, if it is more than punches."""
     if any(reading.kept or reading.rejected for reading in readings):
