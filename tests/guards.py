@@ -33,6 +33,7 @@ BINDINGS, ICLOCK, INTAKE = "app/domain/bindings.py", "app/web/iclock.py", "app/w
 EVENTS, OUTBOX = "app/domain/events.py", "app/domain/outbox.py"
 DELIVERIES, KEYS = "app/domain/deliveries.py", "app/domain/keys.py"
 TABLES, ISOLATION = "app/migrations/versions/0001_tables.py", "app/migrations/versions/0002_isolation.py"
+NUMBERED = "app/migrations/versions/0012_numbered_records.py"
 LOG = "app/migrations/versions/0003_punches_and_events_in_one_call.py"
 
 AT_ICLOCK, AT_INTAKE = "tests/app/web/test_iclock.py::test_", "tests/app/web/test_intake.py::test_"
@@ -60,7 +61,7 @@ GUARDS = (
     # ── one punch, once ──────────────────────────────────────────────────────────────────────────────
     Guard(
         "dedupe: a record that is there is skipped",
-        LOG,
+        NUMBERED,
         [("                ON CONFLICT DO NOTHING\n", "")],
         [
             AT_INGEST + "a_resent_upload_is_one_punch_and_announces_nothing",
@@ -70,14 +71,8 @@ GUARDS = (
     ),
     Guard(
         "dedupe: the terminal's words are unique",
-        TABLES,
-        [
-            (
-                '["tenant_id", "device_id", "pin", "local_time", "state_code"],\n        unique=True,\n'
-                "        postgresql_nulls_not_distinct=True,\n",
-                '["tenant_id", "device_id", "pin", "local_time", "state_code"],\n        unique=False,\n',
-            )
-        ],
+        NUMBERED,
+        [('"record_index"], unique=True, postgresql_nulls_not_distinct=True', '"record_index"], unique=False')],
         [
             AT_INGEST + "a_resent_upload_is_one_punch_and_announces_nothing",
             AT_INGEST + "the_same_line_in_two_transactions_at_once_is_one_punch",
@@ -86,8 +81,8 @@ GUARDS = (
     ),
     Guard(
         "dedupe: no state is a state",
-        TABLES,
-        [("        postgresql_nulls_not_distinct=True,\n", "")],
+        NUMBERED,
+        [(", postgresql_nulls_not_distinct=True", "")],
         [AT_ICLOCK + "punches_that_differ_in_person_second_or_state_are_all_kept"],
     ),
     Guard(
@@ -122,7 +117,7 @@ GUARDS = (
     ),
     Guard(
         "dedupe: of an upload only what is new is announced",
-        LOG,
+        NUMBERED,
         [("WHERE fresh[width_bucket(u.id, fresh)] = u.id;", "WHERE true;")],
         [AT_INGEST + "the_same_line_in_two_uploads_of_one_commit_is_one_punch"],
     ),

@@ -31,7 +31,7 @@ PENDING_BOUND: Final = 1000
 _FIND: Final = """
 SELECT d.id, d.serial_number, d.name, d.site_id, coalesce(d.time_zone, s.time_zone), d.status, d.registered,
        $3 = ANY (d.bound_addresses), d.sought_address, d.push_version, d.announced_type,
-       d.muted
+       d.muted, d.dialect
 FROM devices d LEFT JOIN sites s ON s.tenant_id = d.tenant_id AND s.id = d.site_id
 WHERE d.tenant_id = $1 AND d.serial_number = $2 AND d.status <> 'RETIRED'
 """
@@ -65,10 +65,10 @@ async def knock(connection: Connection, tenant_id: UUID, serial: str, address: A
     if row is None:
         await _list_stranger(connection, tenant_id, serial, address)
         return Knock(None)
-    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, version, kind, muted = row
+    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, *said = row
     snapshot = DeviceSnapshot(device_id, serial_number, name, site_id)
     if status == DeviceStatus.PENDING and registered and zone_name:
-        known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind, muted)
+        known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), *said)
         return Knock(known, await _bind(connection, known, address))
     if status != DeviceStatus.ACTIVE or not bound or not zone_name:
         if not bound and sought != address:
@@ -79,7 +79,7 @@ async def knock(connection: Connection, tenant_id: UUID, serial: str, address: A
                 address.value,
             )
         return Knock(None)
-    return Knock(KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), version, kind, muted))
+    return Knock(KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), *said))
 
 
 async def _bind(connection: Connection, known: KnownDevice, address: Address) -> list[Logged]:

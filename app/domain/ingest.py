@@ -21,8 +21,8 @@ from app.domain.biometrics import Enrolled
 from app.domain.events import Logged
 from app.domain.punches import DeviceSnapshot, PunchView
 from app.domain.terminal_users import Sighting
-from protocol.adms import clock, codes, records
-from protocol.adms.requests import Upload
+from protocol.adms import clock, codes, records, security
+from protocol.adms.requests import TableUpload, Upload
 
 #: Received later than this after it was made, a punch is part of a backlog.
 BUFFERED_AFTER: Final = timedelta(minutes=2)
@@ -39,6 +39,8 @@ class KnownDevice:
     announced_type: str | None = None
     #: Whether it was told to send nothing, before it was bound. It goes on doing so until it is told to CHECK.
     muted: bool = False
+    #: ATTENDANCE or SECURITY, as last proved; None before anything was.
+    dialect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,16 @@ class Reading:
         return len(self.punches) + len(self.kept) + len(self.rejected) + len(self.users) + len(self.enrolled)
 
 
-def read(device: KnownDevice, upload: Upload, received_at: datetime) -> Reading:
+def read(device: KnownDevice, upload: Upload | TableUpload, received_at: datetime) -> Reading:
     """What an upload says. Never raises: what cannot be read is kept."""
     reading = Reading(device, received_at)
-    if upload.table == "ATTLOG":
+    if isinstance(upload, TableUpload):
+        _read_rows(reading, upload)
+    elif upload.table == "ATTLOG":
         _read_attlog(reading, upload)
+    elif upload.table == "RTLOG":
+        _read_events(reading, "RTLOG", upload.body)
+        reading.count = None
     else:
         kept = records.redact(upload.table, upload.body)
         count = records.count_records(upload.table, upload.body)
@@ -149,6 +156,57 @@ def _read_attlog(reading: Reading, upload: Upload) -> None:
     if identity_checks:
         body = b"\n".join(identity_checks)
         reading.kept.append(Kept("ATTLOG", upload.stamp, body, len(identity_checks), 0))
+
+
+def _read_rows(reading: Reading, upload: TableUpload) -> None:
+    table = upload.table.upper()
+    if table == "TRANSACTION" and upload.kind == "tabledata":
+        _read_events(reading, table, upload.body)
+        return
+    kept = records.redact(table, upload.body)
+    reading.count = records.count_records(table, upload.body)
+    if kept.body or kept.discarded:
+        reading.kept.append(Kept(table, None, kept.body, reading.count, kept.discarded))
+
+
+def _read_events(reading: Reading, table: str, body: bytes) -> None:
+    """Punches out of events; all others are kept as they came."""
+    device, received_at = reading.device, reading.received_at
+    batch = security.read_events(body)
+    reading.count = batch.record_count
+    reading.rejected += [Rejected(table, line.reason, line.raw) for line in batch.unreadable]
+    received_wall = clock.wall_time(received_at, device.zone)
+    others = []
+    for event in batch.records:
+        if not event.is_punch or event.pin is None:
+            others.append(event.raw)
+            continue
+        punched_at = clock.instant(event.wall_time, device.zone)
+        flags = ["impossible_time"] if clock.is_impossible(event.wall_time, received_wall) else []
+        reading.punches.append(
+            PunchView(
+                id=ids.new(),
+                device_id=device.device.id,
+                pin=event.pin,
+                local_time=event.wall_time,
+                time_zone=device.zone.key,
+                punched_at=punched_at,
+                received_at=received_at,
+                direction=event.direction,
+                state_code=event.state,
+                verify_mode=event.verify_mode,
+                verify_code=event.verify,
+                work_code=None,
+                temperature_celsius=event.temperature,
+                mask_worn=event.mask,
+                buffered=received_at - punched_at > BUFFERED_AFTER,
+                flags=(*flags, *(["unknown_event"] if event.is_guess else [])),
+                raw=event.raw,
+                record_index=event.index,
+            )
+        )
+    if others:
+        reading.kept.append(Kept(table, None, b"\n".join(others), len(others), 0))
 
 
 def _columns(device: KnownDevice, log: records.AttLog) -> records.Columns | None:

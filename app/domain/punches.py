@@ -1,4 +1,7 @@
-"""Punches: appended once, listed by cursor. The same device, PIN, local time and state is the same punch."""
+"""Punches: appended once, listed by cursor. The same device, PIN, local time and state is the same punch.
+
+In the security dialect the record's number counts, too.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     DateTime,
@@ -43,7 +47,7 @@ _PLACES: Final = {name: place for names in (DIRECTIONS, VERIFY_MODES) for place,
 
 _APPEND: Final = (
     "SELECT * FROM append_punches("
-    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
 )
 
 
@@ -60,6 +64,7 @@ class Punch(SQLModel, table=True):
             "pin",
             "local_time",
             "state_code",
+            "record_index",
             unique=True,
             postgresql_nulls_not_distinct=True,
         ),
@@ -80,6 +85,8 @@ class Punch(SQLModel, table=True):
     received_at: datetime = instant()
     direction: int = Field(sa_column=Column(SmallInteger, nullable=False))
     state_code: int | None = None
+    #: Its number in the memory of a unit of the security dialect.
+    record_index: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     verify_mode: int = Field(sa_column=Column(SmallInteger, nullable=False))
     verify_code: int | None = None
     work_code: str | None = None
@@ -113,6 +120,7 @@ class PunchView:
     flags: tuple[str, ...]
     #: The line as it came; None when this is a snapshot and nobody has asked for it yet.
     raw: bytes | None = None
+    record_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +235,7 @@ async def append(
         EventType.PUNCH_CREATED,
         [write_body(happening).decode() for happening in happenings],
         speak_for,
+        [punch.record_index for punch in views] if any(punch.record_index is not None for punch in views) else None,
     )
 
 
@@ -377,4 +386,5 @@ def _view(row: Any) -> PunchView:
         buffered=row.buffered,
         flags=tuple(row.flags),
         raw=row.raw,
+        record_index=row.record_index,
     )

@@ -11,7 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -30,15 +30,19 @@ from app.errors import ServiceUnavailable
 from app.settings import Settings
 from app.vault import Vault
 from app.web.intake import Intake, Ring
-from protocol.adms import records, replies
+from protocol.adms import records, replies, security
+from protocol.adms.codes import version
 from protocol.adms.commands import Check, write
 from protocol.adms.errors import AdmsError
 from protocol.adms.records import option, read_options
 from protocol.adms.requests import (
     CommandReport,
+    ConfigurationRequest,
     Hello,
     Poll,
+    Registration,
     Request,
+    TableUpload,
     TimeRequest,
     Unknown,
     Upload,
@@ -62,6 +66,11 @@ _ERROR_DELAY: Final = 30
 _PIECE_BYTES: Final = 64 * 1024
 
 _NOT_BOUND: Final = (403, b"This terminal is not known here.")
+#: What the security dialect takes for a refused registration.
+_NOT_REGISTERED: Final = (406, b"This terminal is not known here.")
+#: Its handshake before it registered: it goes on to do so.
+_REGISTER: Final = b"OK"
+_SECURITY_VERSION: Final = "3.0.1"
 _TOO_LARGE: Final = (413, b"Too large.")
 _TOO_MANY: Final = (429, b"Too many requests.")
 _UNAVAILABLE: Final = (503, b"Try again.")
@@ -164,9 +173,14 @@ class Iclock:
         if not self._allow(address, request.serial):
             return _TOO_MANY
         device = await self._device(address, request.serial)
-        if device is None:
-            return (200, await self._greet_stranger(address, request)) if isinstance(request, Hello) else _NOT_BOUND
-        return 200, await self._serve(device, request)
+        if device is not None:
+            return 200, await self._serve(device, request)
+        match request:
+            case Hello():
+                return 200, await self._greet_stranger(address, request)
+            case Registration():
+                return _NOT_REGISTERED
+        return _NOT_BOUND
 
     def _address(self, prefix: str, headers: Mapping[bytes, bytes]) -> str:
         """The secret part of the address that was dialled: a token, a label, or nothing for the shared one."""
@@ -245,6 +259,8 @@ class Iclock:
 
     async def _greet_stranger(self, address: str, request: Hello) -> bytes:
         """A handshake that asks for no data and leaves the terminal's clock alone."""
+        if _speaks_security(request, None):
+            return _REGISTER
         tenant_id = await self._tenant(address, request.serial)
         if tenant_id is not None:
             async with self._db.across("ingest", [tenant_id]) as connection:
@@ -253,13 +269,25 @@ class Iclock:
             request.serial, stamps={}, time_zone_offset=None, delay=60, error_delay=60, ask_for_data=False
         )
 
-    async def _serve(self, device: KnownDevice, request: Request) -> bytes:
+    async def _serve(self, device: KnownDevice, request: Request) -> bytes:  # noqa: PLR0911  one for each kind
         received_at = datetime.now(UTC)
         match request:
             case Upload():
                 return await self._take(device, request, received_at)
+            case TableUpload():
+                return await self._take_rows(device, request, received_at)
             case Hello():
                 return await self._greet(device, request, received_at)
+            case Registration():
+                return await self._register(device, request, received_at)
+            case ConfigurationRequest():
+                self._met(device, Contact(received_at, facts=_dialect(device, "SECURITY")))
+                return self._configuration(device)
+            case TimeRequest(encoded=True):
+                self._met(device, Contact(received_at))
+                offset = received_at.astimezone(device.zone).utcoffset() or timedelta()
+                utc = received_at.replace(tzinfo=None)
+                return security.time_reply(utc, round(offset / timedelta(minutes=1)))
             case Poll(info=info):
                 facts = {
                     "firmware_version": info and info.firmware,
@@ -286,19 +314,40 @@ class Iclock:
         # at once would outlast the statement's deadline. Cut short, nothing is acknowledged; what the earlier pieces
         # stored is recognised when it comes again.
         count: int | None = None
-        for body in records.pieces(upload.body, _PIECE_BYTES) if upload.table == "ATTLOG" else (upload.body,):
+        for body in records.pieces(upload.body, _PIECE_BYTES) if upload.table in _LONG else (upload.body,):
             reading = ingest.read(device, replace(upload, body=body), received_at)
             await self._intake.submit(reading)
             telemetry.RECORDS.labels("read").inc(len(reading.punches))
             telemetry.RECORDS.labels("rejected").inc(len(reading.rejected))
-            count = reading.count if count is None else count + (reading.count or 0)
-        contact = Contact(received_at)
+            if reading.count is not None:
+                count = (count or 0) + reading.count
+        if upload.table == "ATTLOG":
+            count = count or 0
+        contact = Contact(received_at, facts=_dialect(device, _PROVES.get(upload.table)))
         if upload.stamp:
             contact.stamps[upload.table] = upload.stamp
         if upload.table == "OPTIONS":
-            contact.facts = _facts(read_options(upload.body))
+            contact.facts |= _facts(read_options(upload.body))
         self._met(device, contact)
         return replies.ok(count)
+
+    async def _take_rows(self, device: KnownDevice, upload: TableUpload, received_at: datetime) -> bytes:
+        count = 0
+        for body in records.pieces(upload.body, _PIECE_BYTES):
+            reading = ingest.read(device, replace(upload, body=body), received_at)
+            await self._intake.submit(reading)
+            telemetry.RECORDS.labels("read").inc(len(reading.punches))
+            telemetry.RECORDS.labels("rejected").inc(len(reading.rejected))
+            count += reading.count or 0
+        contact = Contact(received_at, facts=_dialect(device, "SECURITY"))
+        if upload.kind == "options":
+            contact.facts |= _facts(read_options(upload.body))
+        self._met(device, contact)
+        if upload.command_id is not None and upload.is_last:
+            # Some units report on a query in no other way.
+            result = security.query_result(upload.command_id, upload.count or count)
+            await self._settle(device, CommandReport(upload.serial, (result,), b""), received_at)
+        return security.table_reply(upload.table, count if upload.count is None else upload.count)
 
     async def _keep(self, device: KnownDevice, received_at: datetime, table: str, body: bytes) -> None:
         """Bytes that mean nothing to us yet: kept, acknowledged."""
@@ -336,10 +385,12 @@ class Iclock:
             await self._keep(device, received_at, "devicecmd", report.body)
 
     async def _greet(self, device: KnownDevice, request: Hello, received_at: datetime) -> bytes:
+        secure = _speaks_security(request, device.dialect)
         facts = {
             "push_version": request.pushver,
             "announced_type": request.device_type,
-            "dialect": "ATTENDANCE" if request.device_type != "acc" else "SECURITY",
+            # Without a type that it announced or a table that it sent, this is a guess, and not to be remembered.
+            "dialect": ("SECURITY" if secure else "ATTENDANCE") if request.device_type or not secure else None,
             "muted": False,
         }
         self._met(device, Contact(received_at, facts=facts))
@@ -347,6 +398,8 @@ class Iclock:
             marks = await bindings.stamps(connection, device.tenant_id, device.device.id)
             logged = await commands.greet(connection, _recipient(device))
         self._ring(logged)
+        if secure:
+            return self._configuration(device, registered=True) if device.dialect == "SECURITY" else _REGISTER
         offset = received_at.astimezone(device.zone).utcoffset()
         return replies.options_block(
             request.serial,
@@ -355,6 +408,32 @@ class Iclock:
             delay=self._settings.device_delay_seconds,
             error_delay=_ERROR_DELAY,
         )
+
+    async def _register(self, device: KnownDevice, request: Registration, received_at: datetime) -> bytes:
+        """Remembered before it is answered: the handshake that follows is another one."""
+        facts = {**_facts(request.options), "announced_type": option(request.options, "DeviceType"), "muted": False}
+        facts |= {"push_version": option(request.options, "PushVersion"), "dialect": "SECURITY"}
+        contact = Contact(received_at, facts={name: value for name, value in facts.items() if value is not None})
+        key = (device.tenant_id, device.device.id)
+        async with self._db.across("ingest", [device.tenant_id]) as connection:
+            await bindings.note(connection, {key: contact})
+        for believed in self._believed.values():
+            if believed.device is not None and believed.device.device.id == device.device.id:
+                believed.until = 0
+        return security.registered(self._code(device, "registry"))
+
+    def _configuration(self, device: KnownDevice, *, registered: bool = False) -> bytes:
+        return security.configuration(
+            self._code(device, "session").upper(),
+            version=_SECURITY_VERSION,
+            delay=self._settings.device_delay_seconds,
+            error_delay=_ERROR_DELAY,
+            code=self._code(device, "registry") if registered else None,
+        )
+
+    def _code(self, device: KnownDevice, purpose: str) -> str:
+        """The same at each process and each time, or the unit would register for ever."""
+        return self._vault.recognise(f"{purpose}:{device.tenant_id}:{device.device.id}").hex()[:32]
 
     def _met(self, device: KnownDevice, contact: Contact) -> None:
         key = (device.tenant_id, device.device.id)
@@ -385,6 +464,23 @@ class Iclock:
 
 def _recipient(device: KnownDevice) -> Recipient:
     return Recipient(device.tenant_id, device.device.id, device.zone)
+
+
+#: Tables that may come with the backlog of days.
+_LONG: Final = frozenset({"ATTLOG", "RTLOG"})
+#: Only one dialect has this table.
+_PROVES: Final[Mapping[str, str]] = {"ATTLOG": "ATTENDANCE", "RTLOG": "SECURITY", "RTSTATE": "SECURITY"}
+
+
+def _dialect(device: KnownDevice, proven: str | None) -> dict[str, Any]:
+    return {"dialect": proven} if proven and proven != device.dialect else {}
+
+
+def _speaks_security(request: Hello, remembered: str | None) -> bool:
+    """By the type that is announced, else as remembered, else by the version: attendance units may say 3.x, too."""
+    if request.device_type:
+        return request.device_type.lower() == "acc"
+    return remembered == "SECURITY" if remembered else version(request.pushver) >= (3,)
 
 
 def _facts(options: Mapping[str, str]) -> dict[str, Any]:

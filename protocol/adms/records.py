@@ -506,8 +506,8 @@ def count_records(table: str, body: bytes) -> int:
 
 
 def answers_with_count(table: str) -> bool:
-    """Whether the reply to an upload of `table` names a count; photos and options get a bare OK."""
-    return table.upper() not in {"ATTPHOTO", "OPTIONS"}
+    """Whether the reply to an upload of `table` names a count; photos, options, events and states get a bare OK."""
+    return table.upper() not in {"ATTPHOTO", "OPTIONS", "RTLOG", "RTSTATE"}
 
 
 def is_biometric(table_or_tag: str) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from protocol.adms.commands import CommandResult, read_results, result_of
 from protocol.adms.errors import BadSerial, MissingSerial
-from protocol.adms.records import decode
+from protocol.adms.records import decode, read_options
 
 _SERIAL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -22,10 +22,13 @@ _SUFFIX = re.compile(r"\.(?:aspx|php)$", re.IGNORECASE)
 _RESULT = re.compile(rb"\s*ID=", re.IGNORECASE)
 _TABLE_NAME = 64
 _STAMP = 64
+_TABLE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _COUNT = re.compile(r"[0-9]{1,10}")
 
-#: Tables of this dialect; another is kept under the name it came with.
-TABLES = frozenset({"ATTLOG", "OPERLOG", "ATTPHOTO", "USERINFO", "BIODATA", "IDCARD", "ERRORLOG", "OPTIONS"})
+#: Tables of both dialects; another is kept under the name it came with.
+TABLES = frozenset(
+    {"ATTLOG", "OPERLOG", "ATTPHOTO", "USERINFO", "BIODATA", "IDCARD", "ERRORLOG", "OPTIONS", "RTLOG", "RTSTATE"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,38 @@ class TimeRequest:
     """It wants the time."""
 
     serial: str
+    encoded: bool = False  # as the security dialect counts it
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A unit of the security dialect introduces itself, with all its options."""
+
+    serial: str
+    options: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationRequest:
+    """A registered unit wants to be told how to behave."""
+
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableUpload:
+    """Rows of a table of the security dialect, by themselves or as the answer to a query, perhaps in packets.
+
+    `table` is spelled as sent, because the reply repeats it; `count` is what the unit says it sent.
+    """
+
+    serial: str
+    table: str
+    count: int | None
+    body: bytes = field(repr=False)
+    kind: str = "tabledata"  # tabledata, options, count
+    command_id: str | None = None  # of the query that this answers
+    is_last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +164,20 @@ class Unknown:
     body: bytes = field(repr=False)
 
 
-Request = Hello | Heartbeat | TimeRequest | Upload | Poll | CommandReport | Ping | RemoteLookup | Unknown
+Request = (
+    Hello
+    | Heartbeat
+    | TimeRequest
+    | Registration
+    | ConfigurationRequest
+    | Upload
+    | TableUpload
+    | Poll
+    | CommandReport
+    | Ping
+    | RemoteLookup
+    | Unknown
+)
 
 
 def endpoint_of(path_tail: str) -> str:
@@ -137,11 +185,12 @@ def endpoint_of(path_tail: str) -> str:
     return _SUFFIX.sub("", path_tail.strip("/")).lower()
 
 
-def read_request(method: str, endpoint: str, query: bytes, body: bytes) -> Request:
+def read_request(method: str, endpoint: str, query: bytes, body: bytes) -> Request:  # noqa: PLR0911  one for each
     """Read a request to `endpoint` (see `endpoint_of`); `query` is the raw query string. MissingSerial or BadSerial."""
     named = read_query(query)
     serial = _serial(named)
     parameters = {name.lower(): value for name, value in reversed(named)}
+    read: Request | None
     match endpoint:
         case "ping":
             return Ping(serial)
@@ -149,6 +198,14 @@ def read_request(method: str, endpoint: str, query: bytes, body: bytes) -> Reque
             return Poll(serial, read_info(parameters["info"]) if parameters.get("info") else None)
         case "devicecmd":
             return _report(serial, parameters, body)
+        case "registry":
+            return Registration(serial, read_options(body))
+        case "push":
+            return ConfigurationRequest(serial)
+        case "rtdata" if (parameters.get("type") or "").lower() == "time":
+            return TimeRequest(serial, encoded=True)
+        case "querydata":
+            read = _rows(serial, parameters, body)
         case "cdata" | "fdata":
             if method.upper() == "POST":
                 read = _sent(serial, endpoint, parameters, body)
@@ -164,6 +221,8 @@ def _sent(serial: str, endpoint: str, parameters: Mapping[str, str], body: bytes
     if table is None:
         # Some units report on commands here.
         return _report(serial, parameters, body) if "type" not in parameters and _RESULT.match(body) else None
+    if table.lower() == "tabledata":
+        return _rows(serial, parameters, body)
     stamp = parameters.get("stamp") or parameters.get("opstamp") or ""
     return Upload(
         serial,
@@ -173,6 +232,26 @@ def _sent(serial: str, endpoint: str, parameters: Mapping[str, str], body: bytes
         body=body,
         content_type=parameters.get("contenttype") or None,
     )
+
+
+def _rows(serial: str, parameters: Mapping[str, str], body: bytes) -> TableUpload | None:
+    table = parameters.get("tablename") or parameters.get("type") or ""
+    if not _TABLE_WORD.fullmatch(table):
+        return None  # the reply would repeat it
+    count, packets, packet = (_small(parameters.get(name)) for name in ("count", "packcnt", "packidx"))
+    return TableUpload(
+        serial,
+        table,
+        count,
+        body,
+        kind=(parameters.get("type") or "tabledata").lower(),
+        command_id=parameters.get("cmdid") or None,
+        is_last=packets is None or packet is None or packet >= packets,
+    )
+
+
+def _small(text: str | None) -> int | None:
+    return int(text) if text and _COUNT.fullmatch(text) else None
 
 
 def _asked(serial: str, named: list[tuple[str, str]], parameters: Mapping[str, str]) -> Request | None:

@@ -243,5 +243,5 @@ async def test_the_punches_own_words_decide_what_is_the_same_punch(owner: asyncp
 
     assert definition == (
         "CREATE UNIQUE INDEX uq_punches_record ON public.punches USING btree "
-        "(tenant_id, device_id, pin, local_time, state_code) NULLS NOT DISTINCT"
+        "(tenant_id, device_id, pin, local_time, state_code, record_index) NULLS NOT DISTINCT"
     )

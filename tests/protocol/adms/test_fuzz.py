@@ -43,7 +43,9 @@ WORDS = [
 SOUP = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=40).map(b"".join)
 BYTES = SOUP | st.binary(max_size=300) | st.sampled_from([sample.body for sample in SAMPLES])
 METHODS = st.sampled_from(["GET", "POST", "PUT", "", "post"])
-ENDPOINTS = st.sampled_from(["cdata", "getrequest", "devicecmd", "ping", "fdata", "x", ""])
+ENDPOINTS = st.sampled_from(
+    ["cdata", "getrequest", "devicecmd", "ping", "fdata", "registry", "push", "rtdata", "querydata", "x", ""]
+)
 QUERIES = st.builds(lambda soup: b"SN=X1&" + soup, SOUP) | BYTES
 
 MANY = settings(deadline=None, max_examples=400)
