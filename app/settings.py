@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     webhook_breaker_seconds: float = Field(
         default=30, gt=0, description="How long it is left alone, at most, before one delivery tries it again."
     )
+    webhook_replay_rate: float = Field(default=100, ge=1, description="Deliveries per second of one replay.")
+    webhook_keep_days: float = Field(
+        default=90, gt=0, description="Days that ended deliveries and their attempts are kept."
+    )
     webhook_disable_after_days: float = Field(
         default=5, ge=0, description="Days of nothing but failure after which an endpoint is disabled; 0: never."
     )

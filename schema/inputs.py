@@ -600,6 +600,22 @@ class WebhookEndpointRotateSecretInput(MutationInput):
     )
 
 
+@strawberry.input(description="A period to send again to one endpoint.")
+class WebhookReplayInput(MutationInput):
+    """All that is given must hold."""
+
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=_KEY)
+    endpoint_id: ID = strawberry.field(description="whk_…")
+    since: datetime = strawberry.field(description="Events from then on, by the envelope's timestamp.")
+    until: datetime | None = strawberry.field(default=UNSET, description="Events before then; now, if absent.")
+    event_types: list[str] | None = strawberry.field(
+        default=UNSET, description="Events of these types; absent or empty: those that the endpoint wants."
+    )
+    only_undelivered: bool | None = strawberry.field(
+        default=False, description="Leave out what this endpoint has had already, or is about to."
+    )
+
+
 @strawberry.input(description="One delivery.")
 class WebhookDeliveryIdInput(MutationInput):
     """To retry."""

@@ -23,6 +23,7 @@ from app.domain import (
     placements,
     punches,
     records,
+    replays,
     sites,
     terminal_users,
 )
@@ -55,6 +56,7 @@ class Loaders:
         self.commands = self._by_key(commands.by_ids)
         self.endpoints = self._by_key(endpoints.by_ids)
         self.deliveries = self._by_key(deliveries.by_ids)
+        self.replays = self._by_key(replays.by_ids)
         self.attempts = self._by_key(deliveries.attempts_by_delivery)
         self.bodies = self._by_key(_bodies)
         self.keys = self._by_key(keys.by_ids)

@@ -40,6 +40,7 @@ from app.domain import (
     keys,
     outbox,
     placements,
+    replays,
     roster,
     sites,
 )
@@ -72,6 +73,7 @@ from schema.inputs import (
     WebhookEndpointIdInput,
     WebhookEndpointRotateSecretInput,
     WebhookEndpointUpdateInput,
+    WebhookReplayInput,
     read_grace,
     read_id,
 )
@@ -90,6 +92,7 @@ from schema.payloads import (
     WebhookDeliveryPayload,
     WebhookEndpointPayload,
     WebhookEndpointSecretPayload,
+    WebhookReplayPayload,
 )
 
 E = TypeVar("E")
@@ -540,6 +543,26 @@ class Mutation:
 
         answer = await _run(info, "webhooks:write", input, test, _by_id(deliveries.by_ids))
         return WebhookDeliveryPayload.of(answer)
+
+    @resolved("Starts sending the events of a period to an endpoint again: same event ids, new delivery ids.")
+    async def webhook_replay(self, info: Info, input: WebhookReplayInput) -> WebhookReplayPayload | None:
+        """webhooks:write."""
+
+        async def start(session: Session, actor: Actor) -> Done[replays.Replay]:
+            given = input.changes("until", "event_types", "only_undelivered")
+            replay = await replays.start(
+                session,
+                actor.tenant_id,
+                read_id("whk", input.endpoint_id, "endpointId"),
+                input.since,
+                given.get("until"),
+                event_types=given.get("event_types"),
+                only_undelivered=bool(given.get("only_undelivered")),
+            )
+            return Done(replay, _outcome(replay.id))
+
+        answer = await _run(info, "webhooks:write", input, start, _by_id(replays.by_ids))
+        return WebhookReplayPayload.of(answer)
 
     @resolved("Try an exhausted or waiting delivery again now.")
     async def webhook_delivery_retry(self, info: Info, input: WebhookDeliveryIdInput) -> WebhookDeliveryPayload | None:

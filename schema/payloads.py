@@ -11,7 +11,7 @@ import strawberry
 from strawberry import ID
 
 from app import ids
-from app.domain import commands, deliveries, devices, endpoints, enrollments, keys, sites
+from app.domain import commands, deliveries, devices, endpoints, enrollments, keys, replays, sites
 from app.domain.employees import Employee
 from schema import types
 
@@ -213,6 +213,22 @@ class WebhookDeliveryPayload(_Payload):
         """Dressed."""
         return cls(
             delivery=answer.shown(types.WebhookDelivery.of),
+            user_errors=answer.errors,
+            idempotent_replay=answer.replay,
+        )
+
+
+@strawberry.type(description="A replay that was started.")
+class WebhookReplayPayload(_Payload):
+    """A replay."""
+
+    replay: types.WebhookReplay | None = strawberry.field(description="As it is now.")
+
+    @classmethod
+    def of(cls, answer: Answer[replays.Replay]) -> WebhookReplayPayload:
+        """Dressed."""
+        return cls(
+            replay=answer.shown(types.WebhookReplay.of),
             user_errors=answer.errors,
             idempotent_replay=answer.replay,
         )

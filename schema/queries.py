@@ -23,6 +23,7 @@ from app.domain.endpoints import EndpointNotFound
 from app.domain.feed import FeedStart
 from app.domain.punch_feed import PunchFeed
 from app.domain.punches import PunchNotFound
+from app.domain.replays import ReplayNotFound
 from app.domain.sites import SiteNotFound
 from app.errors import InvalidInput
 from app.ids import InvalidId
@@ -63,6 +64,7 @@ from schema.types import (
     Viewer,
     WebhookDelivery,
     WebhookEndpoint,
+    WebhookReplay,
     WhichDeliveries,
     WhichPunches,
     ask_punches,
@@ -343,6 +345,13 @@ class Query:
         key = ids.read("whd", by_id) if by_id is not None else _read_uuid(by_uuid)
         return WebhookDelivery.of(await _get(info.context.loaders.deliveries, key, DeliveryNotFound))
 
+    @resolved("A replay, by id: how far it has come.")
+    async def webhook_replay(self, info: Info, id: AnyId) -> WebhookReplay | None:
+        """ReplayNotFound."""
+        info.context.actor.may("webhooks:read")
+        key = ids.read("rep", id)
+        return WebhookReplay.of(await _get(info.context.loaders.replays, key, ReplayNotFound))
+
     @resolved("What is or was owed to receivers, the newest first.")
     async def webhook_deliveries(
         self,
@@ -417,6 +426,7 @@ NODES: Final[dict[str, tuple[str | None, Find]]] = {
     "pun": ("punches:read", _loaded("punches", Punch.of)),
     "whk": ("webhooks:read", _loaded("endpoints", WebhookEndpoint.of)),
     "whd": ("webhooks:read", _loaded("deliveries", WebhookDelivery.of)),
+    "rep": ("webhooks:read", _loaded("replays", WebhookReplay.of)),
 }
 
 

@@ -29,6 +29,7 @@ from app.domain import (
     punch_feed,
     punches,
     records,
+    replays,
     sites,
     tenants,
 )
@@ -39,6 +40,7 @@ from app.domain.employees import EmployeePrivilege
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import webhook_body
 from app.domain.placements import PlacementState
+from app.domain.replays import ReplayStatus
 from app.domain.tables import now
 from app.domain.tenants import Plan
 from app.paging import Asked
@@ -780,6 +782,38 @@ class WebhookDelivery(Node):
             key=row.id,
             endpoint_key=row.endpoint_id,
             position=row.position,
+        )
+
+
+@strawberry.type(description="A period sent again, as a job.")
+class WebhookReplay(Node):
+    """Same event ids, new delivery ids."""
+
+    id: ID = strawberry.field(description="rep_…")
+    status: ReplayStatus = strawberry.field(description="How far it has come.")
+    total: int | None = strawberry.field(description="Events to send again; null until they are counted.")
+    done: int = strawberry.field(description="Of these, delivered or given up.")
+    created_at: datetime = strawberry.field(description="When it was asked for.")
+    completed_at: datetime | None = strawberry.field(description="When it ended.")
+    endpoint_key: strawberry.Private[UUID]
+
+    @resolved("Null once the endpoint is deleted.")
+    async def endpoint(self, info: Info) -> WebhookEndpoint | None:
+        """Whom it is sent to."""
+        found = await info.context.loaders.endpoints.load(self.endpoint_key)
+        return WebhookEndpoint.of(found) if found else None
+
+    @classmethod
+    def of(cls, row: replays.Replay) -> WebhookReplay:
+        """From its row."""
+        return cls(
+            id=ID(ids.show("rep", row.id)),
+            status=ReplayStatus(row.status),
+            total=row.total,
+            done=row.done,
+            created_at=row.created_at,
+            completed_at=row.completed_at,
+            endpoint_key=row.endpoint_id,
         )
 
 

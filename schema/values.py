@@ -19,6 +19,7 @@ from app.domain.endpoints import EndpointStatus
 from app.domain.events import timestamp
 from app.domain.feed import FeedStart
 from app.domain.placements import PlacementState
+from app.domain.replays import ReplayStatus
 from app.domain.tenants import Plan
 from protocol.adms.codes import Direction, VerifyMode
 
@@ -202,6 +203,14 @@ _describe(
     ENABLED="Deliveries are sent.",
     PAUSED="Deliveries are kept until it is resumed.",
     DISABLED="Nothing is kept for it or sent to it; disabledReason says why.",
+)
+_describe(
+    ReplayStatus,
+    "How far a replay has come.",
+    name="WebhookReplayStatus",
+    RUNNING="Its events are being sent.",
+    COMPLETED="Every event of it was delivered or given up.",
+    CANCELLED="The endpoint was deleted or disabled before the end.",
 )
 _describe(
     DeliveryStatus,

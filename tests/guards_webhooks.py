@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, LOG, Guard
 
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
+REPLAYS, AT_REPLAYS = "app/domain/replays.py", "tests/app/domain/test_replays.py::test_"
 CLAIMS = "app/migrations/versions/0016_fair_claims.py"
 AT_SWEEPER, AT_DELIVERY = "tests/workers/test_sweeper.py::test_", "tests/workers/test_delivery.py::test_"
 
@@ -51,15 +52,15 @@ GUARDS: tuple[Guard, ...] = (
         "claim: a backlog hides nobody",
         CLAIMS,
         [("            IF seen = 4 * n THEN\n", "            IF false THEN\n")],
-        [
-            AT_DELIVERIES + "a_tenant_with_a_backlog_does_not_keep_another_waiting",
-            AT_DELIVERIES + "other_endpoints_are_not_left_alone_with_it",
-        ],
+        [AT_DELIVERIES + "a_tenant_with_a_backlog_does_not_keep_another_waiting"],
     ),
     Guard(
         "breaker: an endpoint that fails is left alone",
         CLAIMS,
-        [("                WHERE e.breaker_until IS NULL OR e.breaker_until <= now()\n", "")],
+        [
+            ("                WHERE e.breaker_until IS NULL OR e.breaker_until <= now()\n", ""),
+            ("WHERE e.id = ANY (probing) AND e.breaker_until <= now()\n", "WHERE e.id = ANY (probing)\n"),
+        ],
         [AT_DELIVERIES + "after_five_failures_in_a_row_an_endpoint_is_left_alone_and_nothing_is_spent"],
     ),
     Guard(
@@ -298,5 +299,35 @@ GUARDS: tuple[Guard, ...] = (
             )
         ],
         [AT_POOL + "each_attempt_is_one_line_with_its_ids_and_no_secret"],
+    ),
+    Guard(
+        "replay: one worker at a time deals it out",
+        REPLAYS,
+        [(" FOR NO KEY UPDATE OF r SKIP LOCKED\n", "\n")],
+        [AT_REPLAYS + "two_replays_of_one_period_each_send_it_once"],
+    ),
+    Guard(
+        "replay: a rate that is kept",
+        REPLAYS,
+        [('min(rate * min(replay["waited"], 2.0), rate * AHEAD - still_open)', "1e6")],
+        [AT_REPLAYS + "a_replay_keeps_its_pace_and_waits_for_its_receiver"],
+    ),
+    Guard(
+        "replay: only what was not delivered",
+        REPLAYS,
+        [("  AND (NOT $7 OR NOT EXISTS (\n", "  AND ($7 IS NOT NULL OR NOT EXISTS (\n")],
+        [AT_REPLAYS + "only_what_was_not_delivered_is_sent_again"],
+    ),
+    Guard(
+        "replay: ten at a time",
+        REPLAYS,
+        [("    if running >= MOST:\n", "    if False:\n")],
+        [AT_REPLAYS + "a_tenant_runs_ten_replays_at_a_time"],
+    ),
+    Guard(
+        "replay: nothing for an endpoint that is gone",
+        REPLAYS,
+        [('replay["gone"] or replay["endpoint_status"] == EndpointStatus.DISABLED', "False")],
+        [AT_REPLAYS + "a_replay_to_an_endpoint_that_is_gone_is_cancelled"],
     ),
 )

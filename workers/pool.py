@@ -99,6 +99,8 @@ class Worker:
         #: How long after a claim or a renewal a post may begin: it then ends, or is renewed, within the lease.
         self._patience = settings.webhook_lease_seconds / 2
         self._concurrency = concurrency
+        self._keep = timedelta(days=settings.webhook_keep_days)
+        self._replay_rate = settings.webhook_replay_rate
         self._most_per_endpoint = max(1, round(concurrency * settings.webhook_endpoint_share))
         self._most_per_tenant = max(1, round(concurrency * settings.webhook_tenant_share))
         days = settings.webhook_disable_after_days
@@ -132,6 +134,12 @@ class Worker:
                 "reap": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.reap, self._db), "reap"),
                 "expire": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.expire, self._db, self._ring), "expire"),
                 "sweep": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.sweep, self._db), "sweep"),
+                "forget": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.forget, self._db, self._keep), "forget"),
+                "replay": sweeper.every(
+                    sweeper.REPLAY_EVERY,
+                    partial(sweeper.replay, self._db, self._replay_rate, self._rung.set),
+                    "replay",
+                ),
                 "listen": self._listen(),
                 "slots": sweeper.every(SLOTS_EVERY, self._show_slots, "slots"),
                 "stop": self._wake_on(stop),

@@ -16,13 +16,14 @@ from prometheus_client import Counter
 
 from app import telemetry
 from app.database import Database
-from app.domain import commands, deliveries, idempotency
+from app.domain import commands, deliveries, idempotency, replays
 from app.domain.events import Logged
 from app.errors import ServiceUnavailable
 
 log = structlog.get_logger(__name__)
 
 REAP_EVERY: Final = timedelta(seconds=5)
+REPLAY_EVERY: Final = timedelta(seconds=0.5)
 SWEEP_EVERY: Final = timedelta(minutes=1)
 BATCH: Final = 1000
 
@@ -78,4 +79,27 @@ async def sweep(db: Database) -> int:
         async with db.across("operate") as connection:
             gone = await idempotency.forget(connection, BATCH)
         total += gone
+    return total
+
+
+async def forget(db: Database, older: timedelta) -> int:
+    """Remove deliveries that ended so long ago; how many."""
+    total, gone = 0, BATCH
+    while gone >= BATCH:
+        async with db.across("work") as connection:
+            gone = await deliveries.forget(connection, older, BATCH)
+        total += gone
+    return total
+
+
+async def replay(db: Database, rate: float, due: Callable[[], None]) -> int:
+    """The next step of every replay; how many deliveries that made. `due` is called when there are any."""
+    async with db.across("work") as connection:
+        waiting = await replays.running(connection)
+    total = 0
+    for tenant_id, replay_id in waiting:
+        async with db.across("work", [tenant_id]) as connection:
+            total += await replays.step(connection, tenant_id, replay_id, rate)
+    if total:
+        due()
     return total

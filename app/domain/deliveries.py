@@ -69,6 +69,13 @@ class Delivery(SQLModel, table=True):
             postgresql_where=text("status = 'PENDING'"),
         ),
         Index("ix_webhook_deliveries_urgent", "due_at", postgresql_where=text("status = 'PENDING' AND urgent")),
+        Index(
+            "ix_webhook_deliveries_replay",
+            "tenant_id",
+            "replay_id",
+            postgresql_where=text("replay_id IS NOT NULL AND status IN ('PENDING', 'SENDING')"),
+        ),
+        Index("ix_webhook_deliveries_position", "tenant_id", "position"),
         Index(None, "tenant_id", "endpoint_id", "id"),
         {"postgresql_with": {"fillfactor": "70"}},
     )
@@ -83,6 +90,8 @@ class Delivery(SQLModel, table=True):
     attempt_count: int = 0
     due_at: datetime | None = instant(optional=True)
     lease_until: datetime | None = instant(optional=True)
+    #: The replay that made it; None where the event itself did.
+    replay_id: UUID | None = None
     #: Somebody waits for the outcome: it is sent before all others, also to an endpoint whose breaker is open.
     urgent: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
     #: Minted at each claim; every later write must match it, so a worker that lost its lease changes nothing.
@@ -451,6 +460,12 @@ async def next_due(connection: Connection) -> timedelta | None:
     """How long until something may be claimed; negative when that is late; None when nothing waits."""
     seconds: float | None = await connection.fetchval("SELECT next_delivery_due()")
     return None if seconds is None else timedelta(seconds=seconds)
+
+
+async def forget(connection: Connection, older: timedelta, limit: int = 1000) -> int:
+    """Remove what ended so long ago, with its attempts: up to `limit` deliveries of each tenant; how many."""
+    gone: int = await connection.fetchval("SELECT forget_deliveries($1, $2)", limit, older)
+    return gone
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ GRANTS: dict[str, dict[str, str]] = {
     "feed_heads": {"pc_api": RU, "pc_ingest": RU, "pc_feed": R, "pc_worker": RU, "pc_ops": RI},
     "events": {"pc_api": RI, "pc_ingest": RI, "pc_feed": R, "pc_worker": RI},
     "webhook_endpoints": {"pc_api": RIU, "pc_ingest": R, "pc_worker": RU, "pc_definer": RU},
-    "webhook_deliveries": {"pc_api": RIU, "pc_ingest": RI, "pc_worker": RIU, "pc_definer": RU},
-    "webhook_attempts": {"pc_api": R, "pc_worker": RI},
+    "webhook_deliveries": {"pc_api": RIU, "pc_ingest": RI, "pc_worker": RIU, "pc_definer": "SELECT UPDATE DELETE"},
+    "webhook_attempts": {"pc_api": R, "pc_worker": RI, "pc_definer": "SELECT DELETE"},
+    "webhook_replays": {"pc_api": RI, "pc_worker": RU, "pc_definer": "SELECT DELETE"},
     "idempotency_keys": {"pc_api": RIU, "pc_ops": "SELECT DELETE"},
 }
 ONE = "(COLUMN = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
@@ -62,6 +63,8 @@ FUNCTIONS = {
     "claim_deliveries(n integer, lease interval, most integer, most_of_tenant integer, busy_tenants uuid[], "
     "busy uuid[], posts integer[], probe interval)": "pc_worker",
     "count_deliveries()": "pc_worker",
+    "running_replays(n integer)": "pc_worker",
+    "forget_deliveries(n integer, older interval)": "pc_worker",
     "reap_deliveries(n integer)": "pc_worker",
     "next_delivery_due()": "pc_worker",
 }
@@ -235,6 +238,7 @@ async def test_every_reference_between_tenants_tables_carries_the_tenant(owner: 
         ("rejected_records", "devices", "device_id"),
         ("webhook_deliveries", "webhook_endpoints", "endpoint_id"),
         ("webhook_attempts", "webhook_deliveries", "delivery_id"),
+        ("webhook_replays", "webhook_endpoints", "endpoint_id"),
     }
 
 

@@ -111,6 +111,12 @@ CASES = [
     Case("webhookEndpointRotateSecret", "webhooks:write", {"id": "ENDPOINT"}, "endpoint { id } secret"),
     Case("webhookEndpointTest", "webhooks:write", {"id": "ENDPOINT"}, "delivery { id status eventType }"),
     Case("webhookDeliveryRetry", "webhooks:write", {"id": "DELIVERY"}, "delivery { id status }"),
+    Case(
+        "webhookReplay",
+        "webhooks:write",
+        {"endpointId": "ENDPOINT", "since": "2026-03-01T00:00:00Z", "eventTypes": ["punch.created"]},
+        "replay { id status done }",
+    ),
 ]
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.field)
 

@@ -279,6 +279,7 @@ NODES = {
     "pun": "Punch",
     "whk": "WebhookEndpoint",
     "whd": "WebhookDelivery",
+    "rep": "WebhookReplay",
 }
 
 
@@ -326,6 +327,7 @@ SINGULAR = [
     ("punch", "pun", "punch_not_found"),
     ("webhookEndpoint", "whk", "webhook_endpoint_not_found"),
     ("webhookDelivery", "whd", "webhook_delivery_not_found"),
+    ("webhookReplay", "rep", "webhook_replay_not_found"),
 ]
 
 
@@ -581,4 +583,5 @@ async def _ids_of_everything(caller: Caller, world: World) -> list[str]:
         ids.show("pun", world.punches[0].id),
         ids.show("whk", world.endpoint.id),
         ids.show("whd", world.delivery.id),
+        ids.show("rep", world.replay.id),
     ]

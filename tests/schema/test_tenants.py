@@ -25,6 +25,7 @@ BY_ID = [
     ("deviceCommands(filter: { deviceIds: [$id] }) { nodes { id } }", "dev"),
     ("node(id: $id) { id }", "whk"),
     ("node(id: $id) { id }", "whd"),
+    ("node(id: $id) { id }", "rep"),
     ("node(id: $id) { id }", "key"),
     ("node(id: $id) { id }", "ten"),
     ("node(id: $id) { id }", "evt"),
@@ -35,6 +36,7 @@ BY_ID = [
     ("punch(id: $id) { id }", "pun"),
     ("webhookEndpoint(id: $id) { id }", "whk"),
     ("webhookDelivery(id: $id) { id }", "whd"),
+    ("webhookReplay(id: $id) { id total }", "rep"),
     ("punches(filter: { deviceIds: [$id] }) { nodes { id } }", "dev"),
     ("punches(filter: { siteIds: [$id] }) { nodes { id } }", "sit"),
     ("punches(filter: { employeeIds: [$id] }) { nodes { id } }", "emp"),
@@ -128,6 +130,7 @@ SCOPES = {
     "webhookEndpoint": ("webhooks:read", 'webhookEndpoint(id: "whk_x") { id }'),
     "webhookEndpoints": ("webhooks:read", "webhookEndpoints { nodes { id } }"),
     "webhookDelivery": ("webhooks:read", 'webhookDelivery(id: "whd_x") { id }'),
+    "webhookReplay": ("webhooks:read", 'webhookReplay(id: "rep_x") { id }'),
     "webhookDeliveries": ("webhooks:read", "webhookDeliveries { nodes { id } }"),
     "apiKeys": ("keys:write", "apiKeys { nodes { id } }"),
 }
@@ -178,6 +181,7 @@ async def test_every_key_may_ask_who_it_is(make_caller: MakeCaller) -> None:
         ("pun", "punches:read"),
         ("whk", "webhooks:read"),
         ("whd", "webhooks:read"),
+        ("rep", "webhooks:read"),
     ],
 )
 async def test_a_node_asks_for_the_scope_of_its_kind(
@@ -252,6 +256,7 @@ async def _ids(caller: Caller, world: World) -> dict[ids.Prefix, str]:
         "pun": ids.show("pun", world.punches[0].id),
         "whk": ids.show("whk", world.endpoint.id),
         "whd": ids.show("whd", world.delivery.id),
+        "rep": ids.show("rep", world.replay.id),
         "evt": ids.show("evt", world.delivery.event_id),
         "cmd": ids.show("cmd", world.command.id),
     }

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app import ids
 from app.database import Database
-from app.domain import commands, punches
+from app.domain import commands, punches, replays
 from app.domain.commands import DeviceCommand
 from app.domain.deliveries import Attempt, Delivery
 from app.domain.devices import Device
@@ -19,6 +19,7 @@ from app.domain.endpoints import Endpoint
 from app.domain.events import Logged
 from app.domain.punches import DeviceSnapshot, PunchView
 from app.domain.records import RejectedRecord
+from app.domain.replays import Replay
 from app.domain.sites import Site
 from app.vault import Vault
 from protocol.adms.codes import Direction, VerifyMode
@@ -40,6 +41,7 @@ class World:
     endpoint: Endpoint
     delivery: Delivery
     command: DeviceCommand
+    replay: Replay
 
 
 def make_view(device_id: UUID, number: int = 0, **fields: Any) -> PunchView:
@@ -115,8 +117,11 @@ async def make_world(db: Database, vault: Vault, tenant_id: UUID) -> World:
         )
     async with db.write(tenant_id) as session:
         command = await commands.send(session, tenant_id, device.id, "refreshInfo", {})
+        replay = await replays.start(
+            session, tenant_id, endpoint.id, NINE_O_CLOCK, None, event_types=None, only_undelivered=False
+        )
     delivery = await _first_delivery(db, tenant_id)
-    return World(tenant_id, site, device, employee, views, rejected, endpoint, delivery, command)
+    return World(tenant_id, site, device, employee, views, rejected, endpoint, delivery, command, replay)
 
 
 async def _first_delivery(db: Database, tenant_id: UUID) -> Delivery:

@@ -19,7 +19,7 @@ import svix
 
 from app import ids, migrations
 from app.broadcast import Bell
-from app.domain import deliveries, outbox
+from app.domain import deliveries, outbox, replays
 from app.domain.deliveries import DeliveryStatus, Result
 from app.domain.endpoints import Endpoint
 from app.domain.events import Cursors, EventType, webhook_body
@@ -720,3 +720,45 @@ def scrape(port: int) -> str:
 
 def counted(*outcomes: str) -> list[float]:
     return [pool.ATTEMPTS.labels(outcome)._value.get() for outcome in outcomes]
+
+
+# Sending again
+
+
+async def test_a_replay_is_sent_and_tells_when_it_is_done(scene: Scene) -> None:
+    endpoint = await scene.endpoint()
+    await scene.happen(20)
+    async with scene.worker():
+        await scene.until("DELIVERED")
+        async with scene.db.write(scene.tenant_id) as session:
+            since = datetime.now(UTC) - timedelta(hours=1)
+            await replays.start(
+                session, scene.tenant_id, endpoint.id, since, None, event_types=None, only_undelivered=False
+            )
+        async with asyncio.timeout(20):
+            while not await scene.rows("SELECT 1 FROM webhook_replays WHERE status = 'COMPLETED'"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    by_event: dict[str, set[str]] = {}
+    for request in scene.receiver.requests:
+        by_event.setdefault(request.event_id, set()).add(str(request.delivery))
+    assert len(by_event) == 20
+    assert {len(delivery_ids) for delivery_ids in by_event.values()} == {2}
+
+
+async def test_what_ended_long_ago_is_forgotten_with_its_attempts(scene: Scene) -> None:
+    await scene.endpoint()
+    await scene.happen(3)
+    async with scene.worker():
+        await scene.until("DELIVERED")
+    await scene.change("UPDATE webhook_deliveries SET completed_at = now() - interval '91 days' WHERE position <= 2")
+    await scene.happen(1)
+
+    at_once = await sweeper.forget(scene.db, timedelta(days=90))
+    # Ids tell the age as well: these were made just now, whatever else is written down.
+    assert at_once == 0
+    forgotten = await sweeper.forget(scene.db, timedelta(microseconds=1))
+
+    assert forgotten == 3
+    assert await scene.statuses() == {"PENDING": 1}
+    assert await scene.attempts() == []
