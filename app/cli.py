@@ -97,7 +97,7 @@ def serve(*, host: str = "127.0.0.1", port: int = 8080, processes: int = 1) -> N
         port=port,
         workers=processes if processes > 1 else None,
         loop="uvloop",
-        http="httptools",
+        http="app.web.wire:Http",
         ws="app.web.wire:Wire",
         ws_max_size=SOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,

@@ -97,7 +97,7 @@ async def server(stand: Stand, factory: str) -> AsyncIterator[str]:
     port = free_port()
     code = (
         f"import uvicorn; uvicorn.run({factory!r}, factory=True, host='127.0.0.1', port={port}, loop='uvloop', "
-        "http='httptools', ws='app.web.wire:Wire', ws_per_message_deflate=False, server_header=False, "
+        "http='app.web.wire:Http', ws='app.web.wire:Wire', ws_per_message_deflate=False, server_header=False, "
         "proxy_headers=False, access_log=False, log_config=None, backlog=2048)"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=os.environ | stand.environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.guards import ICLOCK, NUMBERED, Guard
 
+WIRE, AT_WIRE = "app/web/wire.py", "tests/app/web/test_wire.py::test_"
 SECURITY, INGEST = "protocol/adms/security.py", "app/domain/ingest.py"
 AT_SECURITY, AT_UNITS = "tests/protocol/adms/test_security.py::test_", "tests/app/web/test_security.py::test_"
 
@@ -31,5 +32,43 @@ GUARDS: tuple[Guard, ...] = (
         ICLOCK,
         [("                return _NOT_REGISTERED\n", '                return 200, b"RegistryCode=1"\n')],
         [AT_UNITS + "a_stranger_is_let_register_nowhere_and_sends_nothing"],
+    ),
+    Guard(
+        "edge: a request has to arrive",
+        WIRE,
+        [("        self._timer = self.loop.call_later(self.PATIENCE, self._overdue)\n", "")],
+        [
+            AT_WIRE + "a_connection_that_says_nothing_is_cut",
+            AT_WIRE + "empty_lines_for_ever_are_no_request",
+            AT_WIRE + "a_body_that_drips_is_cut_and_nothing_of_it_is_stored",
+            AT_WIRE + "silence_in_the_middle_of_a_body_is_cut",
+        ],
+    ),
+    Guard(
+        "edge: dripping is not arriving",
+        WIRE,
+        [("self._received / self.SLOWEST", "self._received")],
+        [AT_WIRE + "a_head_that_drips_is_cut", AT_WIRE + "a_body_that_drips_is_cut_and_nothing_of_it_is_stored"],
+    ),
+    Guard(
+        "edge: what keeps coming is waited for",
+        WIRE,
+        [("self._received / self.SLOWEST", "0")],
+        [AT_WIRE + "a_slow_line_that_keeps_coming_is_waited_for"],
+    ),
+    Guard(
+        "edge: a head ends",
+        WIRE,
+        [("self._received > self.HEAD and", "False and")],
+        [AT_WIRE + "a_head_without_end_is_refused"],
+    ),
+    Guard(
+        "edge: an answer takes its time",
+        WIRE,
+        [
+            ("        self._stop()\n        super().on_message_complete()", "        super().on_message_complete()"),
+            ("            return  # stray bytes behind a request that is being answered\n", "            pass\n"),
+        ],
+        [AT_WIRE + "the_time_that_an_answer_takes_is_not_the_clients"],
     ),
 )

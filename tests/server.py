@@ -15,6 +15,7 @@ import uvicorn
 
 from app.main import Application
 from app.settings import Settings
+from app.web.wire import Http
 from tests.conftest import SECRET_KEY
 
 PATIENCE = 20
@@ -41,7 +42,7 @@ def request(method: str, target: str, body: bytes = b"", headers: dict[str, str]
 class Server:
     """`async with Server(url) as server:`. Knobs are settings by name."""
 
-    def __init__(self, database_url: str, *, port: int | None = None, **knobs: Any) -> None:
+    def __init__(self, database_url: str, *, port: int | None = None, http: type[Http] = Http, **knobs: Any) -> None:
         self.settings = Settings(
             _env_file=None,
             database_url=database_url,
@@ -53,7 +54,7 @@ class Server:
         self._uvicorn = _Quiet(
             uvicorn.Config(
                 self.application,
-                http="httptools",
+                http=http,
                 ws="app.web.wire:Wire",
                 lifespan="on",
                 log_config=None,

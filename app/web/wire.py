@@ -1,6 +1,9 @@
-"""uvicorn's WebSocket with better manners at the end. Give the class to uvicorn as `ws`.
+"""uvicorn's HTTP with a deadline for requests, and its WebSocket with better manners at the end.
 
-What it adds is the difference between a close code that was written and one that arrives:
+`Http` bounds what uvicorn leaves open: how long a request may take to arrive, and how large its head may be. A client
+that drips bytes, or falls silent in the middle, is cut off; nothing of a request that was cut off is acted on.
+
+What `Wire` adds is the difference between a close code that was written and one that arrives:
 
 - a socket whose client stopped reading can be cut: the closing frame follows what is already buffered, without waiting
   for room, and the connection is dropped if the client does not come back for it;
@@ -11,9 +14,11 @@ What it adds is the difference between a close code that was written and one tha
 
 from __future__ import annotations
 
+from asyncio import BaseTransport, TimerHandle
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
@@ -25,6 +30,78 @@ LINGER: Final = 60.0
 #: Seconds for which we throw away what a mistaken client still sends: until it was quiet for a while, and at most.
 QUIET: Final = 0.25
 DEAF: Final = 5.0
+
+
+class Http(HttpToolsProtocol):
+    """One connection. Silence between two requests is uvicorn's keep-alive timeout, which is another matter."""
+
+    #: Seconds for a request to arrive; one more for each so many bytes of it; seconds after which it is over anyway.
+    PATIENCE: ClassVar[float] = 30.0
+    SLOWEST: ClassVar[int] = 512
+    LONGEST: ClassVar[float] = 600.0
+    #: Bytes of a request's line and headers.
+    HEAD: ClassVar[int] = 64 * 1024
+
+    _timer: TimerHandle | None = None
+    _since = 0.0
+    _received = 0
+    _head_ended = False
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Whoever connects is expected to say something."""
+        super().connection_made(cast("Any", transport))
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As before."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """As before, and counted."""
+        if self._timer is None:
+            self._expect()
+        self._received += len(data)
+        super().data_received(data)
+        if not self._head_ended and self._received > self.HEAD and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """As before."""
+        self._head_ended = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of it is here: from now on it is our time that passes."""
+        self._stop()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From now on the socket has deadlines of its own."""
+        self._stop()
+        super().handle_websocket_upgrade()
+
+    def _expect(self) -> None:
+        self._since, self._received, self._head_ended = self.loop.time(), 0, False
+        self._timer = self.loop.call_later(self.PATIENCE, self._overdue)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _overdue(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            return  # stray bytes behind a request that is being answered
+        due = self._since + min(self.PATIENCE + self._received / self.SLOWEST, self.LONGEST)
+        if (left := due - self.loop.time()) > 0:
+            self._timer = self.loop.call_later(left, self._overdue)
+        else:
+            self.transport.abort()
 
 
 class Wire(WebSocketsSansIOProtocol):

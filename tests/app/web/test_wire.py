@@ -1,0 +1,160 @@
+"""Requests that do not arrive: dripped, broken off, endless, or never begun."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from time import monotonic
+
+import pytest
+
+from app.database import Database
+from app.domain.devices import Device
+from app.vault import Vault
+from app.web.wire import Http
+from tests.app.web.test_iclock import NINE, Customer, attlog, body, lines, make_customer
+from tests.database import dicts, held, until_blocked
+from tests.factories import make_device
+from tests.server import PATIENCE, Server, hang_up, read_reply, request
+
+
+class Hasty(Http):
+    """The same, with less patience."""
+
+    PATIENCE = 0.5
+    LONGEST = 5.0
+
+
+@pytest.fixture(scope="module")
+async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
+    async with Server(database_url, http=Hasty) as running:
+        yield running
+
+
+@pytest.fixture
+async def customer(db: Database, vault: Vault) -> Customer:
+    return await make_customer(db, vault)
+
+
+@pytest.fixture
+async def device(db: Database, customer: Customer) -> Device:
+    return await make_device(db, customer.tenant_id)
+
+
+async def said_to(server: Server, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """What comes back until the server hangs up; TimeoutError if it does not."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            heard = asyncio.create_task(reader.read())
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    if heard.done():
+                        break
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.wait([heard], timeout=pause)
+            try:
+                return await heard
+            except ConnectionError:
+                return b""
+        finally:
+            await hang_up(writer)
+
+
+async def test_a_connection_that_says_nothing_is_cut(server: Server) -> None:
+    assert await said_to(server) == b""
+
+
+async def test_a_head_that_drips_is_cut(server: Server) -> None:
+    started = monotonic()
+
+    answer = await said_to(server, *[b"G", b"E", b"T", b" ", b"/"] * 40, pause=0.1)
+
+    assert b"200" not in answer
+    assert monotonic() - started < 15
+
+
+async def test_empty_lines_for_ever_are_no_request(server: Server) -> None:
+    assert await said_to(server, *[b"\r\n"] * 200, pause=0.1) == b""
+
+
+async def test_a_body_that_drips_is_cut_and_nothing_of_it_is_stored(
+    server: Server, db: Database, customer: Customer, device: Device
+) -> None:
+    whole = request("POST", customer.url(attlog(device.serial_number)), body(NINE) * 4)
+
+    answer = await said_to(server, whole[:-30], *[b"x"] * 30, pause=0.1)
+
+    assert answer == b""
+    assert await lines(db, customer.tenant_id) == []
+    assert await dicts(db, customer.tenant_id, "SELECT id FROM rejected_records") == []
+
+
+async def test_silence_in_the_middle_of_a_body_is_cut(
+    server: Server, db: Database, customer: Customer, device: Device
+) -> None:
+    whole = request("POST", customer.url(attlog(device.serial_number)), body(NINE))
+
+    assert await said_to(server, whole[:-1]) == b""
+    assert await lines(db, customer.tenant_id) == []
+
+
+async def test_a_slow_line_that_keeps_coming_is_waited_for(
+    server: Server, db: Database, customer: Customer, device: Device
+) -> None:
+    backlog = body(*[f"{n}\t2026-03-02 09:00:00\t0\t1\t0" for n in range(300)])
+    whole = request("POST", customer.url(attlog(device.serial_number)), backlog)
+    step = len(whole) // 12 + 1
+
+    answer = await said_to(server, *[whole[at : at + step] for at in range(0, len(whole), step)], pause=0.15)
+
+    assert answer.endswith(b"OK: 300")
+
+
+async def test_a_head_without_end_is_refused(server: Server) -> None:
+    answer = await said_to(server, b"GET / HTTP/1.1\r\n", *[b"X-Long: " + b"x" * 8000 + b"\r\n"] * 20)
+
+    # A client that is still writing may lose the answer to the reset that follows.
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_time_between_two_requests_is_not_counted(server: Server, customer: Customer, device: Device) -> None:
+    ping = request("GET", customer.url(f"ping?SN={device.serial_number}"), headers={"Connection": "keep-alive"})
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            for _ in range(3):
+                writer.write(ping)
+                assert (await read_reply(reader)).body == b"OK"
+                await asyncio.sleep(0.7)
+        finally:
+            await hang_up(writer)
+
+
+async def test_the_time_that_an_answer_takes_is_not_the_clients(
+    server: Server, db: Database, customer: Customer, device: Device
+) -> None:
+    await server.get(customer.url(f"ping?SN={device.serial_number}"))
+    async with held(db, customer.tenant_id):
+        answering = asyncio.create_task(server.post(customer.url(attlog(device.serial_number)), body(NINE)))
+        await until_blocked(db)
+        await asyncio.wait([answering], timeout=1.0)
+        early = answering.done()
+
+    assert not early
+    assert (await answering).body == b"OK: 1"
+
+
+async def test_old_http_and_pieces_of_unannounced_length_are_taken(
+    server: Server, customer: Customer, device: Device
+) -> None:
+    url, upload = customer.url(attlog(device.serial_number)), body(NINE)
+    old = f"POST {url} HTTP/1.0\r\nContent-Length: {len(upload)}\r\n\r\n".encode() + upload
+    chunked = (
+        f"POST {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"{len(upload):x}\r\n{upload.decode()}\r\n0\r\n\r\n"
+    ).encode()
+
+    assert [(await said_to(server, raw)).rpartition(b"\r\n\r\n")[2] for raw in (old, chunked)] == [b"OK: 1"] * 2
