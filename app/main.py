@@ -20,7 +20,7 @@ from starlette.routing import Route
 from app import telemetry
 from app.broadcast import Bell
 from app.database import Database
-from app.domain import outbox
+from app.domain import command_feed, outbox
 from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import KeyRing
@@ -52,7 +52,8 @@ class Application:
         self.keys = KeyRing(self.db, self.vault)
         ring = partial(outbox.ring, self.bell, self.vault.bus_key)
         self.intake = Intake(self.db, ring, bound=settings.ingest_queue, batch=settings.ingest_batch)
-        self.iclock = Iclock(settings, self.db, self.vault, intake=self.intake, ring=ring)
+        moved = partial(command_feed.ring, self.bell)
+        self.iclock = Iclock(settings, self.db, self.vault, intake=self.intake, ring=ring, moved=moved)
         self.graphql = GraphQLApi(
             Parts(settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys)
         )

@@ -210,6 +210,11 @@ class WebhookDeliveryFilter:
         )
 
 
+def read_moved(device_ids: list[ID] | None, command_ids: list[ID] | None) -> commands.Moved:
+    """Which commands are followed. InvalidId, InvalidInput."""
+    return commands.Moved(device_ids=_ids("dev", device_ids), command_ids=_ids("cmd", command_ids))
+
+
 def _given(value: T | None) -> T | None:
     return None if value is UNSET else value
 

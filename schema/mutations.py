@@ -30,6 +30,7 @@ from app.database import Session
 from app.domain import (
     addresses,
     bindings,
+    command_feed,
     commands,
     deliveries,
     devices,
@@ -142,6 +143,8 @@ async def _run(info: Info, scope: str, input: MutationInput, verb: Verb[E], reca
         return Answer(errors=[_user_error(context, exc)])
     context.refresh()
     context.ring(done.logged)
+    if isinstance(done.entity, commands.DeviceCommand):
+        command_feed.ring(context.bell, actor.tenant_id)
     if done.due and not done.logged:
         context.bell.ring(outbox.DELIVERIES, b"1")
     return Answer(done.entity, done.secret)

@@ -10,16 +10,16 @@ from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
 import strawberry
-from strawberry import UNSET
+from strawberry import ID, UNSET
 
-from app.domain import punches
+from app.domain import command_feed, punches
 from app.domain.feed import FeedStart, insist
 from app.domain.punch_feed import PunchFeed
 from app.errors import InvalidInput
 from app.paging import LARGEST_SIZE, PageTooLarge
 from schema.context import Info
-from schema.inputs import PunchFilter
-from schema.types import PunchBatch
+from schema.inputs import PunchFilter, read_moved
+from schema.types import DeviceCommand, PunchBatch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,6 +81,35 @@ class Subscription:
                         context.refresh()
                     context.unsent = False
                     yield shown
+                    if not context.unsent:
+                        break
+                    await asyncio.sleep(GIVE_AGAIN * random.uniform(0.5, 1))  # noqa: S311
+
+    @_subscription(
+        "A command moved on. First: those named by commandIds, as they are now; then each as it moves. Steps that come "
+        "together are one."
+    )
+    async def device_command_changed(
+        self,
+        info: Info,
+        *,
+        device_ids: Annotated[
+            list[ID] | None, strawberry.argument(description="Of these devices only; of all where absent.")
+        ] = UNSET,
+        command_ids: Annotated[
+            list[ID] | None, strawberry.argument(description="These commands only; all where absent.")
+        ] = UNSET,
+    ) -> AsyncGenerator[DeviceCommand]:
+        """InvalidId, InvalidInput."""
+        context = info.context
+        tenant_id = context.actor.may("devices:read").tenant_id
+        wanted = read_moved(device_ids, command_ids)
+        async with aclosing(command_feed.follow(context.db, context.bell, tenant_id, wanted)) as moves:
+            async for command in moves:
+                while True:
+                    context.refresh()
+                    context.unsent = False
+                    yield DeviceCommand.of(command)
                     if not context.unsent:
                         break
                     await asyncio.sleep(GIVE_AGAIN * random.uniform(0.5, 1))  # noqa: S311

@@ -202,6 +202,30 @@ async def by_ids(session: Session, tenant_id: UUID, command_ids: Sequence[UUID])
     return {row.id: build(DeviceCommand, row) for row in await (await session.connection()).execute(query)}
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Whose moves are of interest; None: everybody's."""
+
+    device_ids: tuple[UUID, ...] | None = None
+    command_ids: tuple[UUID, ...] | None = None
+
+
+async def clock(session: Session) -> datetime:
+    """What the database's clock shows: that of `moved_at`."""
+    at: datetime = await (await driver(session)).fetchval("SELECT clock_timestamp()")
+    return at
+
+
+async def moved(session: Session, tenant_id: UUID, since: datetime, wanted: Moved) -> list[DeviceCommand]:
+    """Those that moved on since, the earliest first."""
+    query = select(*_ROW).where(_ROW.tenant_id == tenant_id, _ROW.moved_at > since).order_by(_ROW.moved_at, _ROW.id)
+    if wanted.device_ids is not None:
+        query = query.where(paging.among(_ROW.device_id, wanted.device_ids))
+    if wanted.command_ids is not None:
+        query = query.where(paging.among(_ROW.id, wanted.command_ids))
+    return [build(DeviceCommand, row) for row in await (await session.connection()).execute(query)]
+
+
 def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:
     terms: list[ColumnElement[bool]] = [_ROW.tenant_id == tenant_id]
     if wanted.device_ids is not None:
@@ -319,7 +343,8 @@ ORDER BY c.id LIMIT 1
 """
 _NUMBER: Final = "SELECT max(number) + 1 FROM device_commands WHERE tenant_id = $1 AND device_id = $2"
 _HAND_OUT: Final = """
-UPDATE device_commands SET status = 'SENT', number = $3, sent_at = now(), moved_at = now(), lease_until = now() + $4
+UPDATE device_commands
+SET status = 'SENT', number = $3, sent_at = now(), moved_at = clock_timestamp(), lease_until = now() + $4
 WHERE tenant_id = $1 AND id = $2
 """
 _ONCE: Final = [name for name, kind in KINDS.items() if not kind.again]
@@ -490,7 +515,7 @@ async def greet(connection: Connection, recipient: Recipient) -> list[Logged]:
 
 _ADD: Final = """
 INSERT INTO device_commands (tenant_id, id, device_id, kind, arguments, status, created_at, moved_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, 'QUEUED', now(), now(), now() + $6)
+VALUES ($1, $2, $3, $4, $5, 'QUEUED', now(), clock_timestamp(), now() + $6)
 """
 
 
@@ -543,7 +568,7 @@ async def expire(connection: Connection, tenant_id: UUID, limit: int) -> tuple[i
 
 _END: Final = """
 UPDATE device_commands c
-SET status = $3, return_code = $4, output = coalesce($5, c.output), completed_at = now(), moved_at = now(),
+SET status = $3, return_code = $4, output = coalesce($5, c.output), completed_at = now(), moved_at = clock_timestamp(),
     lease_until = NULL
 FROM devices d
 WHERE c.tenant_id = $1 AND c.id = ANY ($2::uuid[]) AND d.tenant_id = c.tenant_id AND d.id = c.device_id

@@ -91,9 +91,20 @@ class _Believed:
 class Iclock:
     """The terminals' edge of one process."""
 
-    def __init__(self, settings: Settings, db: Database, vault: Vault, *, intake: Intake, ring: Ring) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        vault: Vault,
+        *,
+        intake: Intake,
+        ring: Ring,
+        moved: Callable[[UUID], None] = lambda _tenant_id: None,
+    ) -> None:
         self._db, self._vault = db, vault
         self._intake, self._ring, self._settings = intake, ring, settings
+        #: Told of a tenant whose commands moved on.
+        self._moved = moved
         self._believed: OrderedDict[tuple[str, str], _Believed] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownDevice | None]] = {}
         self._contacts: dict[tuple[UUID, UUID], Contact] = {}
@@ -368,6 +379,7 @@ class Iclock:
                     return None
             handed = await commands.hand_out(connection, recipient, received_at)
         self._ring(handed.logged)
+        self._moved(device.tenant_id)
         return handed.line
 
     async def _settle(self, device: KnownDevice, report: CommandReport, received_at: datetime) -> None:
@@ -375,6 +387,8 @@ class Iclock:
             settled = await commands.settle(connection, _recipient(device), report.results)
             await placements.follow(connection, _recipient(device), settled.ended)
         self._ring(settled.logged)
+        if settled.ended:
+            self._moved(device.tenant_id)
         # What a terminal answers to INFO it also posts as options, if it posts them.
         for result in report.results:
             if result.cmd.upper() == "INFO" and result.attributes:

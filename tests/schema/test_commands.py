@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from app import ids
 from app.database import Database
+from app.domain import commands
+from app.domain.commands import Recipient
+from app.settings import Settings
+from app.vault import Vault
+from protocol.adms.commands import read_results
 from tests.factories import make_device
 from tests.schema.conftest import Caller, MakeCaller
+from tests.schema.sockets import Client, acknowledged
+from tests.schema.test_subscriptions import Served, start
 
 SEND = """mutation ($device: ID!, $command: DeviceCommandInput!) {
     done: deviceCommandSend(input: {deviceId: $device, command: $command}) {
@@ -22,6 +35,12 @@ SEND = """mutation ($device: ID!, $command: DeviceCommandInput!) {
 async def send(caller: Caller, device_id: str, command: dict[str, Any]) -> dict[str, Any]:
     done: dict[str, Any] = (await caller.ask(SEND, device=device_id, command=command))["done"]
     return done
+
+
+@pytest.fixture
+async def here(settings: Settings, database_url: str, vault: Vault) -> AsyncIterator[Served]:
+    async with AsyncExitStack() as stack:
+        yield await start(stack, settings, database_url, vault)
 
 
 @pytest.fixture
@@ -143,3 +162,86 @@ async def test_a_period_that_ends_before_it_begins_is_refused(caller: Caller, de
     )
 
     assert data["done"] == {"command": None, "userErrors": [{"code": "invalid_input", "path": ["input", "to"]}]}
+
+
+CHANGED = """subscription ($devices: [ID!], $commands: [ID!]) {
+    deviceCommandChanged(deviceIds: $devices, commandIds: $commands) { id kind status device { id } }
+}"""
+
+
+async def changes(client: Client) -> tuple[str, str]:
+    payload = await client.next()
+    assert "errors" not in payload, payload
+    command = payload["data"]["deviceCommandChanged"]
+    return command["id"], command["status"]
+
+
+async def hand_out(db: Database, tenant_id: UUID, device_id: str) -> str:
+    """By a server that rings nobody: the table is the truth."""
+    recipient = Recipient(tenant_id, ids.read("dev", device_id), ZoneInfo("UTC"))
+    async with db.across("ingest", [tenant_id]) as connection:
+        line = (await commands.hand_out(connection, recipient, datetime.now(UTC))).line
+    assert line is not None
+    return line.decode().split(":")[1]
+
+
+async def settle(db: Database, tenant_id: UUID, device_id: str, number: str) -> None:
+    recipient = Recipient(tenant_id, ids.read("dev", device_id), ZoneInfo("UTC"))
+    async with db.across("ingest", [tenant_id]) as connection:
+        await commands.settle(connection, recipient, read_results(f"ID={number}&Return=0&CMD=X".encode()))
+
+
+async def test_a_command_is_followed_from_the_mutation_to_its_end(
+    here: Served, caller: Caller, db: Database, device_id: str
+) -> None:
+    other = ids.show("dev", (await make_device(db, caller.tenant_id)).id)
+    async with acknowledged(here.url, caller.api_key) as client:
+        await client.subscribe(CHANGED, variables={"devices": [device_id]})
+        await asyncio.sleep(0.5)
+        await send(caller, other, {"refreshInfo": True})
+        command_id = (await send(caller, device_id, {"refreshInfo": True}))["command"]["id"]
+
+        assert await changes(client) == (command_id, "QUEUED")
+        number = await hand_out(db, caller.tenant_id, device_id)
+        assert await changes(client) == (command_id, "SENT")
+        await settle(db, caller.tenant_id, device_id, number)
+        assert await changes(client) == (command_id, "SUCCEEDED")
+
+
+async def test_commands_that_are_named_come_first_as_they_are(
+    here: Served, caller: Caller, db: Database, device_id: str
+) -> None:
+    first = (await send(caller, device_id, {"refreshInfo": True}))["command"]["id"]
+    second = (await send(caller, device_id, {"uploadNow": True}))["command"]["id"]
+    await settle(db, caller.tenant_id, device_id, await hand_out(db, caller.tenant_id, device_id))
+    async with acknowledged(here.url, caller.api_key) as client:
+        await client.subscribe(CHANGED, variables={"commands": [first, second]})
+
+        assert {await changes(client) for _ in range(2)} == {(first, "SUCCEEDED"), (second, "QUEUED")}
+        await hand_out(db, caller.tenant_id, device_id)
+        assert await changes(client) == (second, "SENT")
+
+
+async def test_another_tenants_commands_are_not_followed(
+    here: Served, caller: Caller, make_caller: MakeCaller, db: Database, device_id: str
+) -> None:
+    stranger = await make_caller()
+    theirs = ids.show("dev", (await make_device(db, stranger.tenant_id)).id)
+    command_id = (await send(caller, device_id, {"refreshInfo": True}))["command"]["id"]
+    async with acknowledged(here.url, stranger.api_key) as client:
+        await client.subscribe(CHANGED, variables={"commands": [command_id]})
+        await client.subscribe(CHANGED, id="2")
+        await asyncio.sleep(0.5)
+        await send(caller, device_id, {"uploadNow": True})
+        own = (await send(stranger, theirs, {"uploadNow": True}))["command"]["id"]
+
+        payload = await client.next("2")
+        assert payload["data"]["deviceCommandChanged"]["id"] == own
+
+
+async def test_following_commands_needs_the_scope_of_devices(here: Served, make_caller: MakeCaller) -> None:
+    caller = await make_caller(scopes=["punches:read"])
+    async with acknowledged(here.url, caller.api_key) as client:
+        await client.subscribe(CHANGED)
+
+        assert "permission_denied" in str(await client.recv())

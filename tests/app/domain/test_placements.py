@@ -134,7 +134,14 @@ async def test_a_line_from_before_the_write_confirms_nothing(terminal: Terminal)
     await terminal.show(HER_LINE)
     await terminal.poll()
     await terminal.show(HER_LINE)
+    never_written = await terminal.states()
+    await terminal.report()
+    await terminal.show(HER_LINE)
+    written = await terminal.states()
+    await upsert(terminal, name="Brahim")
+    await terminal.show(HER_LINE)
 
+    assert (never_written, written) == ({"7": "WANTED"}, {"7": "CONFIRMED"})
     assert await terminal.states() == {"7": "WANTED"}
 
 
@@ -303,13 +310,15 @@ async def test_a_command_with_old_data_does_not_come_after_the_one_with_new(term
 
     await upsert(terminal, name="Amina B.")
     assert await terminal.poll() == "DATA UPDATE USERINFO PIN=7\tName=Amina B.\tPri=0"
-    new, terminal.number = terminal.number, old
-    await terminal.report()  # late, and of what is no longer wanted
-    assert await terminal.states() == {"7": "WANTED"}
+    new = terminal.number
     await terminal.change("UPDATE device_commands SET lease_until = now() WHERE lease_until IS NOT NULL")
 
     assert await terminal.poll() == "DATA UPDATE USERINFO PIN=7\tName=Amina B.\tPri=0"
     assert terminal.number == new
+    terminal.number = old
+    await terminal.report()  # late, and of what is no longer wanted
+    assert await terminal.states() == {"7": "WANTED"}
+    assert await terminal.poll() is None
 
 
 async def test_a_terminal_that_was_away_gets_what_is_wanted_now(terminal: Terminal) -> None:
