@@ -27,7 +27,7 @@ from app.domain.keys import KeyRing
 from app.errors import doc_url
 from app.settings import Settings
 from app.vault import Vault
-from app.web import assets, dashboard, health, pages, playground
+from app.web import assets, dashboard, health, pages, playground, schemas
 from app.web.iclock import Iclock
 from app.web.intake import Intake
 from app.web.middleware import HostNotAllowed, Hosts, Receive, Scope, Send, refuse, request_id
@@ -67,6 +67,7 @@ class Application:
                 *health.routes(settings, self.db, self.bell),
                 *self.graphql.routes(),
                 *pages.routes(),
+                *schemas.routes(settings),
                 *assets.routes(),
                 *playground.routes(settings),
                 *dashboard.routes(desk),

@@ -21,6 +21,7 @@ from app.domain import devices, outbox, sites
 from app.domain.devices import Address, Device, DeviceStatus, SerialNumberTaken
 from app.domain.events import EventType, Happening, Logged
 from app.domain.ingest import KnownDevice
+from app.domain.payloads import BoundData
 from app.domain.punches import DeviceSnapshot
 from app.domain.tables import now
 from app.errors import InvalidInput
@@ -97,7 +98,7 @@ async def _bind(connection: Connection, known: KnownDevice, address: Address) ->
 
 def bound_event(tenant_id: UUID, device: DeviceSnapshot, zone_name: str | None) -> Happening:
     """device.bound."""
-    data = {
+    data: BoundData = {
         "id": ids.show("dev", device.id),
         "serial_number": device.serial_number,
         "name": device.name,

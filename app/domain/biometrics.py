@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 from uuid import UUID
 
 from sqlalchemy import Column, DateTime, LargeBinary
@@ -19,6 +19,7 @@ from app import ids
 from app.database import Connection
 from app.domain import outbox
 from app.domain.events import EMPLOYEE, EventType, Happening, Logged, timestamp
+from app.domain.payloads import EnrolledData
 from app.domain.punches import DeviceSnapshot
 from app.domain.tables import instant, tenant_key, within_tenant
 from protocol.adms.records import OperLog
@@ -104,7 +105,7 @@ async def note(connection: Connection, noted: Sequence[Noted], received_at: date
     return await outbox.announce(connection, happenings)
 
 
-def _shown(device: DeviceSnapshot, line: Enrolled, received_at: datetime) -> dict[str, Any]:
+def _shown(device: DeviceSnapshot, line: Enrolled, received_at: datetime) -> EnrolledData:
     return {
         "pin": line.pin,
         "employee": EMPLOYEE,

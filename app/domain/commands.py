@@ -28,6 +28,7 @@ from app.database import Connection, Session, driver
 from app.domain import devices, outbox
 from app.domain.devices import DeviceDialect, DeviceNotActive, DeviceNotFound, DeviceStatus
 from app.domain.events import EventType, Happening, Logged, timestamp
+from app.domain.payloads import CommandData
 from app.domain.tables import build, columns, instant, now, tenant_key, within_tenant
 from app.errors import AppError, InvalidInput
 from protocol.adms import codes
@@ -598,7 +599,7 @@ async def _end(
     return await outbox.announce(connection, happenings)
 
 
-def _shown(row: Sequence[Any]) -> dict[str, Any]:
+def _shown(row: Sequence[Any]) -> CommandData:
     """A command in the body of an event."""
     command_id, kind, status, code, output, created_at, sent_at, completed_at, device_id, serial, name, site_id = row
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -87,14 +87,14 @@ class Happening:
 
     tenant_id: UUID
     type: EventType
-    data: dict[str, Any]
+    data: Mapping[str, Any]
     id: UUID
     at: datetime
     pin: str | None = None
 
 
 #: In an event's data: the employee, whom the database puts there. JSON escapes this byte anywhere else.
-EMPLOYEE: Final = orjson.Fragment(b"\x01")
+EMPLOYEE: Final[Any] = orjson.Fragment(b"\x01")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from app.domain import endpoints
 from app.domain.deliveries import Disabled
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import EventType, Happening, Logged, by_tenant, channel, timestamp, write_body, write_message
+from app.domain.payloads import EndpointDisabledData, EndpointTestData
 from app.domain.tables import now
 from app.errors import InvalidInput
 
@@ -85,24 +86,16 @@ async def call(fetch: Fetch, statement: str, *arguments: Any) -> list[Logged]:
 async def announce_disabled(connection: Connection, disabled: Sequence[Disabled]) -> list[Logged]:
     """Tell the tenants, by feed and by their other endpoints, that we send nothing more to these. As `announce`."""
     at = now()
-    return await announce(
-        connection,
-        [
-            Happening(
-                endpoint.tenant_id,
-                EventType.WEBHOOK_ENDPOINT_DISABLED,
-                {
-                    "endpoint_id": ids.show("whk", endpoint.endpoint_id),
-                    "url": endpoint.url,
-                    "reason": endpoint.reason,
-                    "disabled_at": timestamp(at),
-                },
-                ids.new(),
-                at,
-            )
-            for endpoint in disabled
-        ],
-    )
+    happenings = []
+    for endpoint in disabled:
+        data: EndpointDisabledData = {
+            "endpoint_id": ids.show("whk", endpoint.endpoint_id),
+            "url": endpoint.url,
+            "reason": endpoint.reason,
+            "disabled_at": timestamp(at),
+        }
+        happenings.append(Happening(endpoint.tenant_id, EventType.WEBHOOK_ENDPOINT_DISABLED, data, ids.new(), at))
+    return await announce(connection, happenings)
 
 
 async def send_test(session: Session, tenant_id: UUID, endpoint_id: UUID) -> tuple[UUID, list[Logged]]:
@@ -114,7 +107,7 @@ async def send_test(session: Session, tenant_id: UUID, endpoint_id: UUID) -> tup
     endpoint = await endpoints.get(session, tenant_id, endpoint_id)
     if endpoint.status == EndpointStatus.DISABLED:
         raise InvalidInput("This endpoint is disabled: enable it before testing it.", path=("input", "id"))
-    data = {"endpoint_id": ids.show("whk", endpoint_id), "url": endpoint.url}
+    data: EndpointTestData = {"endpoint_id": ids.show("whk", endpoint_id), "url": endpoint.url}
     happening = Happening(tenant_id, EventType.WEBHOOK_TEST, data, ids.new(), now())
     position = await hold(connection, tenant_id) + 1
     body = write_body(happening)

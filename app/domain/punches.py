@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-import orjson
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -35,6 +34,7 @@ from app.domain import outbox
 from app.domain.devices import Device
 from app.domain.employees import Employee
 from app.domain.events import EMPLOYEE, EventType, Happening, Logged, timestamp, write_body
+from app.domain.payloads import DeviceData, PunchData
 from app.domain.tables import columns, instant, tenant_key, within_tenant
 from app.errors import AppError
 from protocol.adms.codes import Direction as PunchDirection
@@ -133,9 +133,7 @@ class DeviceSnapshot:
     site_id: UUID | None
 
 
-def snapshot(
-    punch: PunchView, device: DeviceSnapshot, employee: Mapping[str, Any] | orjson.Fragment | None
-) -> dict[str, Any]:
+def snapshot(punch: PunchView, device: DeviceSnapshot, employee: Any) -> PunchData:
     """The `data` of punch.created and punch.matched."""
     return {
         "id": ids.show("pun", punch.id),
@@ -159,7 +157,7 @@ def snapshot(
 
 
 @lru_cache(maxsize=4096)
-def _shown(device: DeviceSnapshot) -> Mapping[str, Any]:
+def _shown(device: DeviceSnapshot) -> DeviceData:
     return {
         "id": ids.show("dev", device.id),
         "serial_number": device.serial_number,

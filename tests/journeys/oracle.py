@@ -19,6 +19,7 @@ from app.domain.events import Cursors, webhook_body
 from app.simulator import Report
 from app.vault import Vault
 from protocol import webhook
+from tests.bodies import check
 from tests.conftest import SECRET_KEY
 from tests.database import dicts
 from tests.journeys.rig import Customer, Process, Rig, Server
@@ -121,6 +122,7 @@ def check_received(held: Stored, customer: Customer) -> None:
     bodies: dict[str, bytes] = {}
     deliveries: dict[str, str] = {}
     for request in customer.receiver.requests:
+        check(request.body)
         webhook.verify(customer.secret, request.headers, request.body, datetime.now(UTC))
         webhook.verify_legacy(customer.secret, request.headers, request.body)
         assert bodies.setdefault(request.event_id, request.body) == request.body
