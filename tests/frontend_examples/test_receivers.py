@@ -1,4 +1,4 @@
-"""Both example receivers, run as a newcomer would, and sent what our worker sends."""
+"""The example receivers, run as a newcomer would, and sent what our worker sends."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from workers.outbound import Outbound
 
 EXAMPLES = Path(__file__).parents[2] / "frontend-examples" / "webhook-receivers"
 SECRET = webhook.secret_from(bytes(range(32)))
+ENDINGS = {"python": "py", "node": "mjs", "php": "php", "ruby": "rb"}
+LANGUAGES = list(ENDINGS)
 OTHER = webhook.secret_from(bytes(32))
 PUNCH = {
     "id": "evt_01jn8q0000e000000000000001",
@@ -55,11 +57,13 @@ def command(language: str) -> list[str]:
     """How the example is started. Without its interpreter nothing was tested, which a build must not pass over."""
     if language == "python":
         return [sys.executable, str(EXAMPLES / "python" / "receiver.py")]
-    node = shutil.which("node")
-    if node is None:
+    interpreter = shutil.which(language)
+    if interpreter is None:
         report: Callable[[str], object] = pytest.fail if os.environ.get("CI") else pytest.skip
-        report("Node is not on PATH: the Node receiver was not tried.")
-    return [str(node), str(EXAMPLES / "node" / "receiver.mjs")]
+        report(
+            f"{language} is not on PATH: its receiver was not tried (frontend-examples/webhook-receivers/install.sh)."
+        )
+    return [str(interpreter), str(EXAMPLES / language / f"receiver.{ENDINGS[language]}")]
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def running(language: str, secret: str = SECRET) -> Iterator[Receiver]:
             reader.join()
 
 
-@pytest.fixture(scope="module", params=["python", "node"])
+@pytest.fixture(scope="module", params=LANGUAGES)
 def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
     with running(request.param) as started:
         yield started
@@ -239,7 +243,24 @@ async def test_our_worker_delivers_over_one_connection(receiver: Receiver) -> No
     assert [receiver.printed() for _ in range(3)] == [LINE] * 3
 
 
-@pytest.mark.parametrize("language", ["python", "node"])
+def test_a_signed_sample_is_sent_with_curl(receiver: Receiver) -> None:
+    url, environment = f"http://127.0.0.1:{receiver.port}/", {**os.environ, "WEBHOOK_SECRET": SECRET}
+
+    def send(**changes: str) -> tuple[int, str]:
+        script = ["sh", str(EXAMPLES / "curl" / "send.sh"), url]
+        ran = subprocess.run(
+            script, env={**environment, **changes}, capture_output=True, encoding="utf-8", timeout=30, check=False
+        )
+        return ran.returncode, ran.stdout
+
+    event_id = f"evt_{uuid4().hex}"
+    assert send(EVENT_ID=event_id) == (0, "ok\n")
+    assert receiver.printed() == f"webhook.test  {event_id}"
+    assert send(EVENT_ID=event_id) == (0, "duplicate\n")
+    assert send(WEBHOOK_SECRET=OTHER) == (22, "webhook-signature does not match")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("known", [SECRET, OTHER, f"{SECRET},{OTHER}"])
 def test_a_rotation_passes_a_receiver_that_knows_either_secret_or_both(language: str, known: str) -> None:
     with running(language, known) as receiver:
@@ -247,7 +268,7 @@ def test_a_rotation_passes_a_receiver_that_knows_either_secret_or_both(language:
         assert receiver.printed() == LINE
 
 
-@pytest.mark.parametrize("language", ["python", "node"])
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("secret", ["", "plain text", "whsec_"])
 def test_without_a_secret_it_does_not_start(language: str, secret: str) -> None:
     run = subprocess.run(
