@@ -22,6 +22,13 @@ COMMIT_UPLOADS = Histogram(
     registry=REGISTRY,
 )
 WAITING_RECORDS = Gauge("punchconnect_waiting_records", "Records waiting for a commit.", registry=REGISTRY)
+POINTS = Counter(
+    "punchconnect_api_points",
+    "Points asked for by API requests, by who judged: Redis, or this process alone.",
+    ["judge"],
+    registry=REGISTRY,
+)
+REFUSED = Counter("punchconnect_api_refused", "API requests over their tenant's budget.", registry=REGISTRY)
 
 
 def configure(level: str = "INFO", style: Literal["json", "console"] = "json") -> None:

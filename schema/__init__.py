@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
@@ -19,6 +19,11 @@ from schema.values import SCALARS
 
 class Schema(strawberry.Schema):
     """Says nothing of errors itself: `errors.present` logs what it hides, on every transport."""
+
+    @property
+    def core(self) -> GraphQLSchema:
+        """graphql-core's own."""
+        return self._schema
 
     @cached_property
     def documents(self) -> Documents:

@@ -12,11 +12,13 @@ from app.database import Database
 from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import Actor, KeyRing
+from app.limits import Limiter
 from app.settings import Settings
 from app.vault import Vault
-from schema import schema
+from schema import cost, schema
 from schema.context import Context
 from schema.http import GraphQLHttp
+from schema.operations import Budget
 from schema.socket import SocketLimits, SocketServer
 
 
@@ -39,13 +41,17 @@ class GraphQLApi:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         settings = parts.settings
-        self.http = GraphQLHttp(parts.keys.authenticate, self._context, settings.public_url)
+        redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+        self._limiter = Limiter(redis_url, most=settings.api_points, rate=settings.api_restore, largest=cost.MOST)
+        self.budget = Budget(self._limiter)
+        self.http = GraphQLHttp(parts.keys.authenticate, self._context, settings.public_url, self.budget)
         self.sockets = SocketServer(
             schema,
             parts.keys,
             lambda actor: self._context(actor, f"req_{uuid4().hex}", None),
             public_url=settings.public_url,
             limits=SocketLimits(per_key=settings.sockets_per_key),
+            toll=self.budget.toll,
         )
 
     def routes(self) -> list[BaseRoute]:
@@ -59,6 +65,7 @@ class GraphQLApi:
     async def stop(self) -> None:
         """Close what is open."""
         await self.sockets.stop()
+        await self._limiter.stop()
 
     def _context(self, actor: Actor, request_id: str, idempotency_header: str | None) -> Context:
         parts = self._parts

@@ -5,6 +5,7 @@ Sibling resolvers run at once, so each opens its own transaction through `db`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from app.domain import outbox
 from app.domain.events import Cursors, Logged
 from app.domain.feed import Feed
 from app.domain.keys import Actor
+from app.limits import Allowance
 from app.settings import Settings
 from app.vault import Vault
 from schema.loaders import Loaders
@@ -43,6 +45,11 @@ class Context:
     #: False where a subscription can give its last batch again; set to True by who sends, when that batch could not be
     #: completed for want of PostgreSQL.
     unsent: bool | None = None
+    #: What this operation costs, and what it leaves of the budget; None where nobody counts.
+    cost: int = 0
+    allowance: Allowance | None = None
+    #: When the operation is given up; None where it may take its time.
+    deadline: asyncio.Timeout | None = None
     loaders: Loaders = field(init=False)
     pages: paging.Cursors = field(init=False)
 
@@ -53,6 +60,11 @@ class Context:
     def refresh(self) -> None:
         """Forget what was loaded. A subscription does this before each batch: rows change while it lives."""
         self.loaders = Loaders(self.db, self.actor.tenant_id)
+
+    def may_wait(self, seconds: float) -> None:
+        """Grant a resolver that waits on purpose so much more time."""
+        if self.deadline is not None and (when := self.deadline.when()) is not None:
+            self.deadline.reschedule(when + seconds)
 
     def ring(self, batch: Sequence[Logged]) -> None:
         """Tell feeds and workers what was just committed. Call it after the transaction's end, never inside."""

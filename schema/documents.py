@@ -15,15 +15,20 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     parse,
+    specified_rules,
     validate,
 )
 from strawberry.extensions import SchemaExtension
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from schema import guards
 
 #: Documents that are remembered, and the longest of them, in characters.
 KEPT: Final = 128
 LONGEST_KEPT: Final = 4096
+#: The specification's, and the two that Strawberry's inputs rely on.
+RULES: Final = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 
 @dataclass(slots=True)
@@ -80,7 +85,8 @@ class Documents:
             refused = guards.QueryTooComplex("The document is nested too deeply.")
             return Prepared(None, [GraphQLError(refused.message, original_error=refused)])
         operations = [part for part in document.definitions if isinstance(part, OperationDefinitionNode)]
-        return Prepared(document, validate(self._schema, document, max_errors=guards.MOST_MISTAKES), operations)
+        mistakes = validate(self._schema, document, RULES, max_errors=guards.MOST_MISTAKES)
+        return Prepared(document, mistakes, operations)
 
 
 class Reading(SchemaExtension):

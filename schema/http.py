@@ -7,6 +7,8 @@ has its real status under both. CORS is open and credentials are not taken: ther
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -15,13 +17,12 @@ from uuid import uuid4
 
 import orjson
 import structlog
-from graphql import GraphQLError
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
-from strawberry.types.graphql import OperationType
+from graphql import ExecutionResult, GraphQLError, OperationType
 
 from app.domain.keys import Actor
 from app.errors import AppError, ServiceUnavailable
-from schema import schema
+from app.limits import Allowance, Limiter
+from schema import cost, operations, schema
 from schema.context import Context
 from schema.errors import (
     BadRequest,
@@ -35,6 +36,8 @@ from schema.errors import (
     present_refusal,
     refusal,
 )
+from schema.guards import QueryTooComplex
+from schema.operations import Budget, RateLimited
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -88,6 +91,8 @@ class Answer:
     status: int
     body: dict[str, Any]
     headers: dict[str, str]
+    #: What the request left of the budget; None when nobody knows whose.
+    allowance: Allowance | None = None
 
 
 class Gone(Exception):
@@ -97,15 +102,19 @@ class Gone(Exception):
 class GraphQLHttp:
     """An ASGI application for one path."""
 
-    def __init__(self, authenticate: Authenticate, make_context: MakeContext, public_url: str) -> None:
+    def __init__(
+        self, authenticate: Authenticate, make_context: MakeContext, public_url: str, budget: Budget | None = None
+    ) -> None:
         self._authenticate = authenticate
         self._make_context = make_context
         self._public_url = public_url
+        self._budget = budget or Budget(Limiter(None, most=20_000, rate=500, largest=cost.MOST))
+        self._policy = policy(self._budget.limiter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing is ever raised at the server."""
         if scope["method"] == "OPTIONS":
-            await _send(send, 204, _PREFLIGHT, b"")
+            await _send(send, 204, {**_PREFLIGHT, **self._limits(None)}, b"")
             return
         request_id = f"req_{uuid4().hex}"
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -121,7 +130,8 @@ class GraphQLHttp:
             except Exception:
                 log.exception("internal_error")
                 answer = self._refuse(InternalError("Something broke on our side."), request_id)
-        head = {**_ALWAYS, **answer.headers, "content-type": f"{media_type}; charset=utf-8", "x-request-id": request_id}
+        head = {**_ALWAYS, **self._limits(answer.allowance), **answer.headers}
+        head |= {"content-type": f"{media_type}; charset=utf-8", "x-request-id": request_id}
         await _send(send, answer.status, head, orjson.dumps(answer.body))
 
     async def _answer(
@@ -130,41 +140,79 @@ class GraphQLHttp:
         if scope["method"] not in ("GET", "POST"):
             raise MethodNotAllowed("GraphQL is spoken by POST, or by GET for queries.")
         actor = await self._authenticate(headers.get("authorization"))
-        operation = read_query_string(scope) if scope["method"] == "GET" else await _read_body(headers, receive)
-        allowed = {OperationType.QUERY} if scope["method"] == "GET" else {OperationType.QUERY, OperationType.MUTATION}
         context = self._make_context(actor, request_id, headers.get("idempotency-key"))
-        data: dict[str, Any] | None = None
-        errors: list[GraphQLError] = []
         try:
-            result = await schema.execute(
-                operation.query,
-                operation.variables,
-                context,
-                operation_name=operation.name,
-                allowed_operation_types=allowed,
-                operation_extensions=operation.extensions,
-            )
-            data, errors = result.data, result.errors or []
-        except InvalidOperationTypeError as exc:
-            if exc.operation_type is OperationType.SUBSCRIPTION:
-                raise BadRequest("Subscriptions go over a WebSocket.") from None
-            raise MethodNotAllowed("Mutations go by POST.") from None
-        except CannotGetOperationTypeError:
+            asked = read_query_string(scope) if scope["method"] == "GET" else await _read_body(headers, receive)
+            return await self._operate(asked, scope["method"], context, media_type)
+        except RateLimited as exc:
+            refused: AppError = exc
+            context.allowance = exc.allowance
+        except AppError as exc:
+            refused = exc
+        if context.allowance is None:  # no mistake is free
+            try:
+                context.allowance = await self._budget.spend(actor.tenant_id, 1)
+            except RateLimited as exc:
+                refused, context.allowance = exc, exc.allowance
+        answer = self._refuse(refused, request_id)
+        answer.allowance = context.allowance
+        return answer
+
+    async def _operate(self, asked: Operation, method: str, context: Context, media_type: str) -> Answer:
+        prepared = schema.documents.prepare(asked.query)
+        operation = prepared.operation(asked.name)
+        if prepared.errors or operation is None:
             fault = ValidationFault("The document has no such operation, or several and operationName names none.")
-            errors = [GraphQLError(fault.message, original_error=fault)]
-        return self._present(data, errors, context, media_type)
+            errors = prepared.errors or [GraphQLError(fault.message, original_error=fault)]
+            context.allowance = await self._budget.spend(context.actor.tenant_id, 1)
+            return self._present(None, errors, context, media_type)
+        if operation.operation is OperationType.SUBSCRIPTION:
+            raise BadRequest("Subscriptions go over a WebSocket.")
+        if method == "GET" and operation.operation is not OperationType.QUERY:
+            raise MethodNotAllowed("Mutations go by POST.")
+        try:
+            priced = operations.price(prepared, operation, asked.variables, self._budget.limiter.most)
+        except QueryTooComplex as exc:
+            context.allowance = await self._budget.spend(context.actor.tenant_id, 1)
+            return self._present(None, [GraphQLError(exc.message, original_error=exc)], context, media_type)
+        await self._budget.pay(context, priced)
+        result: ExecutionResult = await operations.run(priced, context, asked.extensions)
+        spent = self._budget.settle(context, priced, result.data)
+        return self._present(result.data, result.errors or [], context, media_type, {"cost": spent})
 
     def _present(
-        self, data: dict[str, Any] | None, errors: list[GraphQLError], context: Context, media_type: str
+        self,
+        data: dict[str, Any] | None,
+        errors: list[GraphQLError],
+        context: Context,
+        media_type: str,
+        extensions: dict[str, Any] | None = None,
     ) -> Answer:
         shown = [present(error, request_id=context.request_id, public_url=self._public_url) for error in errors]
+        headers = context.response_headers
         if data is None and not any(error.path for error in errors):  # nothing was run
-            return Answer(400 if media_type == GRAPHQL_JSON else 200, {"errors": shown}, context.response_headers)
+            status = 400 if media_type == GRAPHQL_JSON else 200
+            return Answer(status, {"errors": shown}, headers, context.allowance)
         if errors and not any((data or {}).values()) and all(type(refusal(e)) is ServiceUnavailable for e in errors):
-            headers = {**context.response_headers, "retry-after": str(RETRY_AFTER_SECONDS)}
-            return Answer(ServiceUnavailable.status, {"errors": shown}, headers)
-        body = {"errors": shown, "data": data} if shown else {"data": data}
-        return Answer(200, body, context.response_headers)
+            headers = {**headers, "retry-after": str(RETRY_AFTER_SECONDS)}
+            return Answer(ServiceUnavailable.status, {"errors": shown}, headers, context.allowance)
+        body: dict[str, Any] = {"errors": shown, "data": data} if shown else {"data": data}
+        if extensions:
+            body["extensions"] = extensions
+        return Answer(200, body, headers, context.allowance)
+
+    def _limits(self, allowance: Allowance | None) -> dict[str, str]:
+        """Both families of headers. Without a key there is nothing to spend."""
+        limit = self._budget.limiter.most if allowance is None else allowance.limit
+        remaining = 0 if allowance is None else allowance.remaining
+        full_in = 0.0 if allowance is None else allowance.full_in
+        return {
+            "x-ratelimit-limit": str(limit),
+            "x-ratelimit-remaining": str(remaining),
+            "x-ratelimit-reset": str(math.ceil(time.time() + full_in)),
+            "ratelimit-policy": self._policy,
+            "ratelimit": f'"points";r={remaining};t={math.ceil(full_in)}',
+        }
 
     def _refuse(self, refused: AppError, request_id: str) -> Answer:
         """Nothing was run, and no document is to blame."""
@@ -175,8 +223,15 @@ class GraphQLHttp:
             headers["allow"] = METHODS
         if refused.status == 503:
             headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        if isinstance(refused, RateLimited):
+            headers["retry-after"] = str(refused.wait)
         shown = present_refusal(refused, request_id=request_id, public_url=self._public_url)
         return Answer(refused.status, {"errors": [shown]}, headers)
+
+
+def policy(limiter: Limiter) -> str:
+    """RateLimit-Policy: so many points in the seconds in which they come back."""
+    return f'"points";q={limiter.most};w={max(1, math.ceil(limiter.most / limiter.rate))}'
 
 
 def negotiate(accept: str | None) -> str:

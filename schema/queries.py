@@ -58,6 +58,7 @@ from schema.types import (
     Punch,
     PunchBatch,
     PunchesBy,
+    RateLimit,
     RejectedRecord,
     Site,
     Tenant,
@@ -89,6 +90,11 @@ class Query:
     def viewer(self) -> Viewer | None:
         """Open to every key."""
         return Viewer()
+
+    @resolved("What this request leaves of the budget.")
+    def rate_limit(self, info: Info) -> RateLimit | None:
+        """Open to every key; null where nobody counts."""
+        return RateLimit.of(info.context)
 
     @resolved("Anything by its id; null when the tenant has no such thing.")
     async def node(self, info: Info, id: AnyId) -> Node | None:
@@ -300,6 +306,7 @@ class Query:
             raise InvalidInput(f"waitMs lies between 0 and {LONGEST_WAIT_MS}.", path=("waitMs",))
         wanted = filter.wanted() if filter else punches.EVERY
         cursor = None if after is UNSET else after
+        context.may_wait((wait_ms or 0) / 1000)
         position = await context.feed.locate(tenant_id, cursor, from_ or FeedStart.NOW)
         reader = PunchFeed(context.feed, context.db, tenant_id, wanted=wanted, most=most)
         batch = await reader.collect(position, wait=(wait_ms or 0) / 1000)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -71,6 +71,13 @@ class Keys(Protocol):
     async def dead(self, key_ids: Collection[UUID]) -> set[UUID]: ...
 
 
+#: (document, operation name, variables, context): takes what an operation costs, or raises its refusal. What it answers
+#: turns the data of a query or mutation into the `extensions` of its answer.
+Toll = Callable[
+    [str, str | None, dict[str, Any] | None, Any], Awaitable[Callable[[dict[str, Any] | None], dict[str, Any]]]
+]
+
+
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
     """Bounds; spans in seconds."""
@@ -96,7 +103,9 @@ class SocketServer:
         *,
         public_url: str,
         limits: SocketLimits | None = None,
+        toll: Toll | None = None,
     ) -> None:
+        self.toll = toll
         self.schema = schema
         self.keys = keys
         self.make_context = make_context
@@ -338,8 +347,12 @@ class Socket:
 
         Every operation is executed by itself; operations that ask the same of the same tenant could share this.
         """
+        query = asked.query or " "  # an empty document is a mistake in the document
+        settle = None
+        if self._server.toll is not None:
+            settle = await self._server.toll(query, asked.operation_name, asked.variables, context)
         stream = await self._server.schema.stream(
-            asked.query or " ",  # an empty document is a mistake in the document
+            query,
             variable_values=asked.variables,
             context_value=context,
             operation_name=asked.operation_name,
@@ -355,6 +368,8 @@ class Socket:
                         continue
                     if result.data is None or isinstance(result, PreExecutionError):
                         raise _OperationFailed(result.errors)
+                if settle is not None and (told := settle(result.data)):
+                    result.extensions = {**(result.extensions or {}), **told}
                 yield self._encode(result, context)
 
     def _encode(self, result: ExecutionResult, context: Operating) -> bytes:

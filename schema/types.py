@@ -197,6 +197,25 @@ class Viewer:
         return ApiKey.of(found)
 
 
+@strawberry.type(description="The tenant's budget of API points, as this request leaves it.")
+class RateLimit:
+    """Before anything is given back: what an answer costs is known only after it."""
+
+    limit: int = strawberry.field(description="Points that may be spent at once.")
+    remaining: int = strawberry.field(description="Points left, with this request paid in full.")
+    reset_at: datetime = strawberry.field(description="When the budget is whole again, if nothing more is asked.")
+    cost: int = strawberry.field(description="Points taken for this request before it ran.")
+
+    @classmethod
+    def of(cls, context: Context) -> RateLimit | None:
+        """None where nobody counts."""
+        allowance = context.allowance
+        if allowance is None:
+            return None
+        full_at = now() + timedelta(seconds=allowance.full_in)
+        return cls(limit=allowance.limit, remaining=allowance.remaining, reset_at=full_at, cost=context.cost)
+
+
 # ── devices ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -38,4 +38,46 @@ GUARDS: tuple[Guard, ...] = (
         [("            if len(self._kept) > self._most:", "            if False:")],
         [AT + "of_documents_remembered_the_one_unused_for_longest_goes_first"],
     ),
+    Guard(
+        "cost: an operation over the bound is not run",
+        "schema/operations.py",
+        [("    if points > most:", "    if False:")],
+        ["tests/schema/test_cost.py::test_a_query_that_could_cost_too_much_is_refused_before_it_runs"],
+    ),
+    Guard(
+        "cost: nothing runs on an empty budget",
+        "schema/operations.py",
+        [("        if not allowance.granted:", "        if False:")],
+        ["tests/schema/test_cost.py::test_who_has_spent_everything_is_told_when_to_come_back"],
+    ),
+    Guard(
+        "cost: a subscription is paid when it begins",
+        "schema/socket.py",
+        [("        if self._server.toll is not None:", "        if False:")],
+        ["tests/schema/test_subscriptions.py::test_what_runs_on_a_socket_is_paid_like_everything_else"],
+    ),
+    Guard(
+        "cost: an operation has a deadline",
+        "schema/operations.py",
+        [("asyncio.timeout(DEADLINE)", "asyncio.timeout(None)")],
+        ["tests/schema/test_cost.py::test_an_operation_that_takes_too_long_is_given_up"],
+    ),
+    Guard(
+        "budget: one script takes and counts",
+        "app/limits.py",
+        [("if cost <= points then", "if true then")],
+        ["tests/app/test_limits.py::test_of_many_at_once_as_many_pass_as_there_are_points"],
+    ),
+    Guard(
+        "budget: Redis has a moment to answer",
+        "app/limits.py",
+        [("asyncio.timeout(ATTEMPT)", "asyncio.timeout(None)")],
+        ["tests/app/test_limits.py::test_a_frozen_redis_holds_nobody_up_and_is_used_again_when_it_thaws"],
+    ),
+    Guard(
+        "budget: without Redis a process grants a part",
+        "app/limits.py",
+        [("        part = 1.0 if url is None else LOCAL_PART", "        part = 1.0")],
+        ["tests/app/test_limits.py::test_without_redis_each_process_grants_a_part"],
+    ),
 )

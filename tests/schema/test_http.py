@@ -30,7 +30,7 @@ async def test_an_answer_carries_its_headers(caller: Caller) -> None:
     response = await caller.post(WHO)
 
     assert response.status_code == 200
-    assert response.json() == {"data": {"viewer": {"apiKey": {"name": "first key"}}}}
+    assert response.json()["data"] == {"viewer": {"apiKey": {"name": "first key"}}}
     assert response.headers["content-type"] == "application/json; charset=utf-8"
     assert response.headers["x-request-id"].startswith("req_")
     assert response.headers["access-control-allow-origin"] == "*"
@@ -108,7 +108,7 @@ async def test_an_operation_is_chosen_by_its_name(caller: Caller) -> None:
             "/graphql", json={"query": query, "operationName": name}, headers={**bearer(caller), "Accept": GRAPHQL_JSON}
         )
 
-    assert (await ask("B")).json() == {"data": {"b": "Query"}}
+    assert (await ask("B")).json()["data"] == {"b": "Query"}
     assert (await ask("C")).status_code == 400
     assert codes(await ask("C")) == ["graphql_validation_failed"]
 
@@ -211,7 +211,7 @@ async def test_a_query_may_come_by_get(caller: Caller) -> None:
     )
     bare = await caller.http.get("/graphql", params={"query": WHO, "variables": ""}, headers=bearer(caller))
 
-    assert response.json() == {"data": {"node": {"id": tenant}}}
+    assert response.json()["data"] == {"node": {"id": tenant}}
     assert bare.status_code == 200
 
 

@@ -297,3 +297,44 @@ async def test_a_batch_waits_for_postgresql_and_is_not_lost(
 
     assert (second["previousCursor"], pins(second)) == (first["cursor"], ["0042"])
     assert second["punches"][0]["device"]["serialNumber"] == device.serial_number
+
+
+async def test_what_runs_on_a_socket_is_paid_like_everything_else(
+    settings: Settings, database_url: str, vault: Vault, caller: Caller
+) -> None:
+    few = settings.model_copy(update={"api_points": 25, "api_restore": 0.001})
+    async with AsyncExitStack() as stack:
+        here = await start(stack, few, database_url, vault)
+        async with acknowledged(here.url, caller.api_key) as client:
+            await client.subscribe(FEED)
+            first = await batch(client)
+            await client.subscribe("{ devices(first: 11) { nodes { id } } rateLimit { cost remaining } }", "2")
+            query = await client.next("2")
+            await client.complete("2")
+            await client.subscribe(FEED, "3")
+            await client.subscribe("{ devices(first: 30) { nodes { id } } }", "5")
+            refused = sorted([await client.recv() for _ in range(2)], key=lambda message: str(message["id"]))
+
+    assert first["caughtUp"] is True
+    assert query["data"]["rateLimit"] == {"cost": 13, "remaining": 2}
+    # Eleven devices were paid and none was there.
+    assert query["extensions"]["cost"] == {"requested": 13, "actual": 2, "limit": 25, "remaining": 13}
+    codes = [message["payload"][0]["extensions"]["code"] for message in refused if message["type"] == "error"]
+    assert codes == ["query_too_complex"]
+    assert [message["type"] for message in refused] == ["next", "error"]
+
+
+async def test_a_subscription_that_cannot_be_paid_does_not_begin(
+    settings: Settings, database_url: str, vault: Vault, caller: Caller
+) -> None:
+    few = settings.model_copy(update={"api_points": 15, "api_restore": 0.001})
+    async with AsyncExitStack() as stack:
+        here = await start(stack, few, database_url, vault)
+        async with acknowledged(here.url, caller.api_key) as client:
+            await client.subscribe(FEED)
+            await batch(client)
+            await client.subscribe(FEED, "2")
+
+            told = (await client.error("2"))["extensions"]
+
+    assert (told["code"], told["cost"], told["retryAfter"]) == ("rate_limited", 10, 5000)
