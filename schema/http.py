@@ -30,6 +30,7 @@ from schema.errors import (
     MethodNotAllowed,
     NotAcceptable,
     PayloadTooLarge,
+    RateLimited,
     UnsupportedMediaType,
     ValidationFault,
     present,
@@ -37,7 +38,7 @@ from schema.errors import (
     refusal,
 )
 from schema.guards import QueryTooComplex
-from schema.operations import Budget, RateLimited
+from schema.operations import Budget
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -224,7 +225,7 @@ class GraphQLHttp:
         if refused.status == 503:
             headers["retry-after"] = str(RETRY_AFTER_SECONDS)
         if isinstance(refused, RateLimited):
-            headers["retry-after"] = str(refused.wait)
+            headers["retry-after"] = str(refused.extensions.get("retryAfter", RETRY_AFTER_SECONDS))
         shown = present_refusal(refused, request_id=request_id, public_url=self._public_url)
         return Answer(refused.status, {"errors": [shown]}, headers)
 

@@ -28,25 +28,11 @@ from app.limits import Allowance, Limiter
 from schema import cost, schema
 from schema.context import Context
 from schema.documents import Prepared
+from schema.errors import RateLimited
 from schema.guards import QueryTooComplex
 
 #: Seconds that an operation may take, over and above what it waits on purpose.
 DEADLINE: Final = 15.0
-
-
-class RateLimited(AppError):
-    """The tenant has spent its points."""
-
-    code, status, retryable = "rate_limited", 429, True
-
-    def __init__(self, allowance: Allowance, points: int) -> None:
-        self.allowance = allowance
-        self.wait = max(1, math.ceil(allowance.retry_in))
-        super().__init__(
-            f"This costs {points} points and {allowance.remaining} are left: try again in {self.wait} s.",
-            cost=points,
-            retryAfter=self.wait,
-        )
 
 
 class OperationTimedOut(AppError):
@@ -86,7 +72,13 @@ class Budget:
         """RateLimited when they are not there."""
         allowance = await self.limiter.spend(tenant_id, points)
         if not allowance.granted:
-            raise RateLimited(allowance, points)
+            wait = max(1, math.ceil(allowance.retry_in))
+            raise RateLimited(
+                f"This costs {points} points and {allowance.remaining} are left: try again in {wait} s.",
+                allowance=allowance,
+                cost=points,
+                retryAfter=wait,
+            )
         return allowance
 
     async def pay(self, context: Context, priced: Priced) -> None:
@@ -100,9 +92,8 @@ class Budget:
         taken = context.allowance
         if taken is not None and actual < priced.points:
             self.limiter.give_back(context.actor.tenant_id, taken, priced.points - actual)
-            context.allowance = taken = taken.after(priced.points - actual)
-        left = {} if taken is None else {"limit": taken.limit, "remaining": taken.remaining}
-        return {"requested": priced.points, "actual": actual, **left}
+            context.allowance = taken.after(priced.points - actual)
+        return {"requested": priced.points, "actual": actual}
 
     async def toll(self, query: str, name: str | None, variables: dict[str, Any] | None, context: Context) -> Settle:
         """Take the price of an operation that somebody else will run. RateLimited, QueryTooComplex.

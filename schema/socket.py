@@ -25,9 +25,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from strawberry.types.execution import ExecutionResult, PreExecutionError
 
 from app.domain.keys import Actor, Unauthenticated
-from app.errors import AppError, ServiceUnavailable
+from app.errors import ServiceUnavailable
 from schema import frames
-from schema.errors import present, refusal
+from schema.errors import RateLimited, present, refusal
 from schema.frames import Malformed
 
 log = structlog.get_logger(__name__)
@@ -48,12 +48,6 @@ CUT: Final = "punchconnect.cut"
 #: Seconds for what is still queued when a socket ends, and for the closing frame.
 FLUSH: Final = 1.0
 CLOSE: Final = 5.0
-
-
-class TooManyOperations(AppError):
-    """The socket has as many operations as it may have."""
-
-    code, status, retryable = "rate_limited", 429, True
 
 
 class Operating(Protocol):
@@ -312,7 +306,7 @@ class Socket:
             return
         context = self._server.make_context(self.actor)
         if len(self._operations) >= self._limits.operations:
-            refused = TooManyOperations(f"A socket runs at most {self._limits.operations} operations at once.")
+            refused = RateLimited(f"A socket runs at most {self._limits.operations} operations at once.")
             shown = self._present([GraphQLError(refused.message, original_error=refused)], context)
             await self._outbox.put(frames.write_error(message.id, shown))
             return

@@ -129,12 +129,7 @@ async def test_what_was_not_needed_is_given_back(caller: Caller, world: World) -
     then = await caller.post("{ __typename }")
 
     # Three punches with a device each, and the list.
-    assert first.json()["extensions"]["cost"] == {
-        "requested": 201,
-        "actual": 7,
-        "limit": 20_000,
-        "remaining": 19_993,
-    }
+    assert first.json()["extensions"]["cost"] == {"requested": 201, "actual": 7}
     assert first.headers["x-ratelimit-remaining"] == "19993"
     assert int(then.headers["x-ratelimit-remaining"]) >= 19_993 - 1
     assert len(world.punches) == 3

@@ -135,7 +135,7 @@ SCOPES = {
     "apiKeys": ("keys:write", "apiKeys { nodes { id } }"),
 }
 #: Open to every key; what `node` finds asks for its own scope.
-OPEN = {"viewer", "node", "nodes"}
+OPEN = {"viewer", "rateLimit", "node", "nodes"}
 
 
 def test_every_root_query_is_in_the_table_of_scopes() -> None:
