@@ -59,6 +59,7 @@ async def make_device(db: Database, tenant_id: UUID, **fields: Any) -> Device:
         "status": DeviceStatus.ACTIVE,
         "registered": True,
         "bound_addresses": ["own"],
+        "online": True,  # or its first contact is an event
         "created_at": datetime.now(UTC),
     }
     device = Device(**defaults | fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.guards import ICLOCK, NUMBERED, Guard
 
 WIRE, AT_WIRE = "app/web/wire.py", "tests/app/web/test_wire.py::test_"
+PRESENCE, AT_PRESENCE = "app/domain/presence.py", "tests/app/domain/test_presence.py::test_"
 SECURITY, INGEST = "protocol/adms/security.py", "app/domain/ingest.py"
 AT_SECURITY, AT_UNITS = "tests/protocol/adms/test_security.py::test_", "tests/app/web/test_security.py::test_"
 
@@ -70,5 +71,23 @@ GUARDS: tuple[Guard, ...] = (
             ("            return  # stray bytes behind a request that is being answered\n", "            pass\n"),
         ],
         [AT_WIRE + "the_time_that_an_answer_takes_is_not_the_clients"],
+    ),
+    Guard(
+        "presence: who is online comes online no more",
+        PRESENCE,
+        [("    WHERE NOT d.online ORDER", "    ORDER"), (" AND NOT d.online\nRETURNING", "\nRETURNING")],
+        [
+            AT_PRESENCE + "the_first_contact_is_announced_and_the_next_ones_are_not",
+            AT_PRESENCE + "several_processes_that_hear_a_terminal_at_once_announce_it_once",
+        ],
+    ),
+    Guard(
+        "presence: who is offline is missed no more",
+        PRESENCE,
+        [
+            ("WHERE d.tenant_id = $1 AND d.online AND d.status", "WHERE d.tenant_id = $1 AND d.status"),
+            ("AND d.id = missed.id AND d.online AND", "AND d.id = missed.id AND"),
+        ],
+        [AT_PRESENCE + "a_terminal_is_missed_sixty_seconds_after_the_contact_that_it_owed"],
     ),
 )

@@ -99,6 +99,7 @@ class Worker:
         #: How long after a claim or a renewal a post may begin: it then ends, or is renewed, within the lease.
         self._patience = settings.webhook_lease_seconds / 2
         self._concurrency = concurrency
+        self._device_delay = timedelta(seconds=settings.device_delay_seconds)
         self._keep = timedelta(days=settings.webhook_keep_days)
         self._replay_rate = settings.webhook_replay_rate
         self._most_per_endpoint = max(1, round(concurrency * settings.webhook_endpoint_share))
@@ -133,6 +134,9 @@ class Worker:
                 "renew": sweeper.every(RENEW_EVERY, self._renew, "renew"),
                 "reap": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.reap, self._db), "reap"),
                 "expire": sweeper.every(sweeper.REAP_EVERY, partial(sweeper.expire, self._db, self._ring), "expire"),
+                "miss": sweeper.every(
+                    sweeper.MISS_EVERY, partial(sweeper.miss, self._db, self._device_delay, self._ring), "miss"
+                ),
                 "sweep": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.sweep, self._db), "sweep"),
                 "forget": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.forget, self._db, self._keep), "forget"),
                 "replay": sweeper.every(

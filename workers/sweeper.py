@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from app import telemetry
 from app.database import Database
-from app.domain import commands, deliveries, idempotency, replays
+from app.domain import commands, deliveries, idempotency, presence, replays
 from app.domain.events import Logged
 from app.errors import ServiceUnavailable
 
@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 REAP_EVERY: Final = timedelta(seconds=5)
 REPLAY_EVERY: Final = timedelta(seconds=0.5)
+MISS_EVERY: Final = timedelta(seconds=2)
 SWEEP_EVERY: Final = timedelta(minutes=1)
 BATCH: Final = 1000
 
@@ -69,6 +70,19 @@ async def expire(db: Database, ring: Callable[[Sequence[Logged]], None]) -> int:
             ended, logged = await commands.expire(connection, tenant_id, BATCH)
         ring(logged)
         total += ended
+    return total
+
+
+async def miss(db: Database, delay: timedelta, ring: Callable[[Sequence[Logged]], None]) -> int:
+    """Announce the devices that are not in touch any more; how many. They should call every `delay`."""
+    async with db.across("operate") as connection:
+        tenants = await presence.tenants_with_missed(connection, delay, BATCH)
+    total = 0
+    for tenant_id in tenants:
+        async with db.across("ingest", [tenant_id]) as connection:
+            logged = await presence.miss(connection, tenant_id, delay, BATCH)
+        ring(logged)
+        total += len(logged)
     return total
 
 

@@ -86,6 +86,7 @@ class Device(SQLModel, table=True):
             unique=True,
             postgresql_where=text("'shared' = ANY (bound_addresses) AND status <> 'RETIRED'"),
         ),
+        Index("ix_devices_online", "last_seen_at", postgresql_where=text("online AND status <> 'RETIRED'")),
         Index(None, "tenant_id", "name", "id"),
         Index(None, "tenant_id", "site_id"),
         {"postgresql_with": {"fillfactor": "70"}},
@@ -114,6 +115,8 @@ class Device(SQLModel, table=True):
     dialect: str | None = None
     #: Whether its last handshake told it to send nothing, because it was not bound then.
     muted: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default="false"))
+    #: What was last announced of it; `connection_state` says how things stand.
+    online: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default="false"))
     clock_skew_ms: int | None = None
     reported_user_count: int | None = None
     reported_punch_count: int | None = None

@@ -21,7 +21,7 @@ import structlog
 
 from app import telemetry
 from app.database import Database
-from app.domain import bindings, commands, ingest, placements
+from app.domain import bindings, commands, ingest, placements, presence
 from app.domain.bindings import Contact
 from app.domain.commands import Recipient
 from app.domain.devices import Address
@@ -430,7 +430,8 @@ class Iclock:
         contact = Contact(received_at, facts={name: value for name, value in facts.items() if value is not None})
         key = (device.tenant_id, device.device.id)
         async with self._db.across("ingest", [device.tenant_id]) as connection:
-            await bindings.note(connection, {key: contact})
+            logged = await presence.note(connection, {key: contact})
+        self._ring(logged)
         for believed in self._believed.values():
             if believed.device is not None and believed.device.device.id == device.device.id:
                 believed.until = 0
@@ -469,7 +470,8 @@ class Iclock:
         contacts, self._contacts = self._contacts, {}
         try:
             async with self._db.across("ingest", [tenant_id for tenant_id, _ in contacts]) as connection:
-                await bindings.note(connection, contacts)
+                logged = await presence.note(connection, contacts)
+            self._ring(logged)
         except ServiceUnavailable:
             pass
         except Exception:

@@ -610,7 +610,7 @@ async def test_two_processes_that_bind_a_terminal_at_once_announce_it_once(
     async with Server(database_url) as one, Server(database_url) as two:
         await asyncio.gather(*(s.get(customer.url("getrequest?SN=REGISTERED2")) for s in (one, two) * 4))
 
-    assert await positions(db, customer.tenant_id) == [(1, "device.bound")]
+    assert await positions(db, customer.tenant_id) == [(1, "device.bound"), (2, "device.online")]
 
 
 async def test_a_suspended_terminal_is_refused_within_seconds_and_heard_again_afterwards(
