@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-full screenshots journeys guards check format bench lock
+.PHONY: help dev docs test test-full screenshots journeys guards check format bench lock
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-dev: $(VENV)/.run  ## everything in one command; ARGS="--port 9000" passes arguments on
+dev: $(VENV)/.run app/web/site/index.html  ## everything in one command; ARGS="--port 9000" passes arguments on
 	@exec $(BIN)/punchconnect dev $(ARGS)
 
 test: $(VENV)/.dev  ## the test suite, against a real PostgreSQL and a real Redis-protocol server
@@ -34,6 +34,11 @@ check: $(VENV)/.dev  ## format, lint, strict types, import rules, schema snapsho
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.checks
+
+docs: app/web/site/index.html  ## build the documentation site, which the server serves at /docs/
+
+app/web/site/index.html: mkdocs.yml tests/docs/site.py $(shell find docs frontend-examples -name '*.md' -not -path '*/node_modules/*') | $(VENV)/.run
+	@$(BIN)/python -m tests.docs.site || echo "The documentation site was not built: /docs/ serves the pages as they were written."
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -429,6 +429,7 @@ def _say(facts: dict[str, Any], console: Console | None) -> None:
         "GraphQL": facts["graphql_url"],
         "Live feed": facts["ws_url"],
         "Playground": facts["playground_url"],
+        "Dashboard": facts["dashboard_url"],
         "Terminals": facts["enrollment_url"],
         "API key": facts["api_key"],
         "Tenant": facts["tenant_id"],

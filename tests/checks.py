@@ -17,8 +17,10 @@ from alembic.util import CommandError
 from app import migrations
 from app.embedded import EmbeddedPostgres
 from schema import sdl
+from tests.docs import cli_page, graphql_pages
 from tests.schema.contract import CONTRACT, MISSING, differences, load
 
+REFERENCE = (graphql_pages, cli_page)
 SNAPSHOT = Path(__file__).parent.parent / "schema" / "schema.graphql"
 
 
@@ -37,6 +39,19 @@ def contract_is_kept() -> str:
     return "\n".join(lines + [f"{line}: no longer so, take it out of {MISSING.name}" for line in sorted(known - found)])
 
 
+def reference_is_written() -> str:
+    """Empty when the pages of the reference that are made from the program are what it makes."""
+    return "\n".join(
+        f"{made.PAGE.name} is out of date: make it anew with --write"
+        for made in REFERENCE
+        if made.page() != _read(made.PAGE)
+    )
+
+
+def _read(page: Path) -> str:
+    return page.read_text() if page.exists() else ""
+
+
 def migrations_match_tables() -> str:
     """Empty when the migrations build what the tables say."""
     with TemporaryDirectory(prefix="punchconnect-check-") as folder, EmbeddedPostgres(Path(folder)) as server:
@@ -52,12 +67,14 @@ def main(arguments: list[str]) -> int:
     """Run every check; the exit code says whether all hold."""
     if arguments == ["--write"]:
         SNAPSHOT.write_text(sdl())
+        for made in REFERENCE:
+            made.PAGE.write_text(made.page())
         MISSING.write_text("".join(f"{line}\n" for line in differences(load(CONTRACT.read_text()), load(sdl()))))
     elif arguments:
         print("usage: python -m tests.checks [--write]", file=sys.stderr)
         return 2
     failed = 0
-    for check in (schema_is_printed, contract_is_kept, migrations_match_tables):
+    for check in (schema_is_printed, reference_is_written, contract_is_kept, migrations_match_tables):
         told = check()
         failed += bool(told)
         print(f"{check.__name__.replace('_', ' ')}: {told or 'yes'}")

@@ -65,7 +65,7 @@
     chart = new uPlot({
       ...size(), legend: {show: false}, cursor: {show: false},
       scales: {y: {range: (_, low, high) => [0, Math.max(high, 4)]}},
-      axes: [{...axis}, {...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000]}],
+      axes: [{...axis, values: "{HH}:{mm}"}, {...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000]}],
       series: [{}, {stroke: colour("--accent"), fill: `${colour("--accent")}33`, width: 2, paths: uPlot.paths.bars({size: [0.8]}), points: {show: false}}],
     }, data, place);
     new ResizeObserver(() => chart.setSize(size())).observe(place);

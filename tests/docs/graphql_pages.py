@@ -1,0 +1,200 @@
+"""docs/reference/graphql.md, out of the schema. `python -m tests.checks --write` renews it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+from graphql import (
+    GraphQLArgument,
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLNamedType,
+    GraphQLObjectType,
+    GraphQLScalarType,
+    GraphQLSchema,
+    GraphQLUnionType,
+    build_schema,
+    get_named_type,
+    is_leaf_type,
+    is_required_argument,
+    is_required_input_field,
+    specified_scalar_types,
+)
+from graphql.language import print_ast
+from graphql.utilities import ast_from_value
+
+from schema import sdl
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "graphql.md"
+_ROOTS: Final = ("Query", "Mutation", "Subscription")
+_TITLES: Final = (
+    ("Query", "Queries", "query"),
+    ("Mutation", "Mutations", "mutation"),
+    ("Subscription", "Subscriptions", "subscription"),
+)
+_DEPTH: Final = 3
+_FIELDS: Final = 8
+_HEAD: Final = """# GraphQL
+
+Every field, argument, type and value of the API, as `schema/schema.graphql` has them. This page is written from the
+schema, and `make check` compares the two. Each query and mutation opens in the playground of the server that you read
+this on.
+
+Send operations as [GraphQL over HTTP](https://graphql.github.io/graphql-over-http/draft/) to `/graphql`, with
+`Authorization: Bearer pc_live_…`. Lists are Relay connections: `first` and `after`, at most 100 at once. Mutations
+answer `userErrors` for what you can act on; [each code has a page](errors/index.md).
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    schema = build_schema(sdl())
+    parts = [_HEAD]
+    for name, title, verb in _TITLES:
+        root = schema.type_map.get(name)
+        if isinstance(root, GraphQLObjectType):
+            parts.append(f"## {title}\n\n")
+            parts += [_root_field(schema, verb, field_name, field) for field_name, field in root.fields.items()]
+    kinds: tuple[tuple[str, type[GraphQLNamedType]], ...] = (
+        ("Types", GraphQLObjectType),
+        ("Interfaces", GraphQLInterfaceType),
+        ("Unions", GraphQLUnionType),
+        ("Inputs", GraphQLInputObjectType),
+        ("Enums", GraphQLEnumType),
+        ("Scalars", GraphQLScalarType),
+    )
+    for title, kind in kinds:
+        found = [
+            each
+            for name, each in sorted(schema.type_map.items())
+            if isinstance(each, kind)
+            and not name.startswith("__")
+            and name not in _ROOTS
+            and name not in specified_scalar_types
+        ]
+        if found:
+            parts.append(f"## {title}\n\n")
+            parts += [_named(each) for each in found]
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def _root_field(schema: GraphQLSchema, verb: str, name: str, field: GraphQLField) -> str:
+    document, variables = _example(schema, verb, name, field)
+    link = "/playground#" + urlencode({"query": document, **({"variables": variables} if variables else {})})
+    text = f"### {name}\n\n{_said(field.description)}\n\nAnswers `{field.type}`.{_deprecated(field)}\n\n"
+    if field.args:
+        text += "| argument | type | default | |\n|---|---|---|---|\n"
+        text += "".join(_argument(argument_name, argument) for argument_name, argument in field.args.items()) + "\n"
+    text += f"```graphql\n{document}```\n\n"
+    if variables:
+        text += f"```json\n{variables}\n```\n\n"
+    return text + f"[Try it in the playground]({link})\n\n"
+
+
+def _example(schema: GraphQLSchema, verb: str, name: str, field: GraphQLField) -> tuple[str, str]:
+    """A document that asks for the plain fields, and its variables."""
+    needed = {
+        arg: value
+        for arg, value in field.args.items()
+        if is_required_argument(value) or (arg == "id" and name != "node")
+    }
+    given = ", ".join(f"${arg}: {value.type}" for arg, value in needed.items())
+    passed = ", ".join(f"{arg}: ${arg}" for arg in needed)
+    if "first" in field.args:
+        passed = ", ".join(filter(None, ["first: 10", passed]))
+    inner = _selection(schema, get_named_type(field.type), 2, _DEPTH)
+    title = name[0].upper() + name[1:]
+    document = (
+        f"{verb} {title}{f'({given})' if given else ''} {{\n  {name}{f'({passed})' if passed else ''}{inner}\n}}\n"
+    )
+    values = {arg: _value(value.type, arg) for arg, value in needed.items()}
+    return document, json.dumps(values, indent=2, ensure_ascii=False) if values else ""
+
+
+def _selection(schema: GraphQLSchema, kind: GraphQLNamedType | None, indent: int, depth: int) -> str:
+    if kind is None or is_leaf_type(kind):
+        return ""
+    if isinstance(kind, GraphQLUnionType):
+        return " {\n" + "  " * indent + "__typename\n" + "  " * (indent - 1) + "}"
+    assert isinstance(kind, GraphQLObjectType | GraphQLInterfaceType)
+    lines: list[str] = []
+    for name, field in kind.fields.items():
+        if any(is_required_argument(argument) for argument in field.args.values()) or len(lines) >= _FIELDS:
+            continue
+        named = get_named_type(field.type)
+        if is_leaf_type(named):
+            lines.append(name)
+        elif depth > 1 and not field.args and name != "edges":
+            inner = _selection(schema, named, indent + 1, depth - 1)
+            if inner:
+                lines.append(name + inner)
+    if not lines:
+        lines = ["__typename"]
+    pad = "  " * indent
+    return " {\n" + "".join(f"{pad}{line}\n" for line in lines) + "  " * (indent - 1) + "}"
+
+
+def _value(kind: object, name: str) -> object:
+    """Something of that type to begin with."""
+    text = str(kind).rstrip("!")
+    if text.startswith("["):
+        return [_value(text[1:-1], name)]
+    named = get_named_type(kind) if not isinstance(kind, str) else None  # type: ignore[call-overload]
+    if isinstance(named, GraphQLInputObjectType):
+        return {
+            field: _value(each.type, field)
+            for field, each in named.fields.items()
+            if is_required_input_field(each) or field == "idempotencyKey"
+        }
+    if isinstance(named, GraphQLEnumType):
+        return next(iter(named.values))
+    plain: dict[str, object] = {"Int": 10, "Float": 1.5, "Boolean": True, "DateTime": "2026-03-01T00:00:00Z"}
+    return plain.get(text, "…")
+
+
+def _argument(name: str, argument: GraphQLArgument) -> str:
+    default = ast_from_value(argument.default_value, argument.type) if argument.default_value is not None else None
+    shown = ""
+    try:
+        shown = f"`{print_ast(default)}`" if default is not None else ""
+    except TypeError:
+        shown = ""
+    return f"| `{name}` | `{argument.type}` | {shown} | {_said(argument.description)} |\n"
+
+
+def _named(kind: GraphQLNamedType) -> str:
+    text = f"### {kind.name}\n\n{_said(kind.description)}\n\n"
+    if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType):
+        if kind.interfaces:
+            text += "Is a " + ", ".join(f"`{each.name}`" for each in kind.interfaces) + ".\n\n"
+        text += "| field | type | |\n|---|---|---|\n"
+        for name, field in kind.fields.items():
+            arguments = "".join(
+                f"<br>`{each}: {argument.type}` {_said(argument.description)}" for each, argument in field.args.items()
+            )
+            text += f"| `{name}` | `{field.type}` | {_said(field.description)}{_deprecated(field)}{arguments} |\n"
+    elif isinstance(kind, GraphQLInputObjectType):
+        text += "| field | type | |\n|---|---|---|\n"
+        text += "".join(
+            f"| `{name}` | `{each.type}` | {_said(each.description)} |\n" for name, each in kind.fields.items()
+        )
+    elif isinstance(kind, GraphQLEnumType):
+        text += "| value | |\n|---|---|\n"
+        text += "".join(f"| `{name}` | {_said(each.description)} |\n" for name, each in kind.values.items())
+    elif isinstance(kind, GraphQLUnionType):
+        text += "One of " + ", ".join(f"`{each.name}`" for each in kind.types) + ".\n"
+    return text + "\n"
+
+
+def _deprecated(field: GraphQLField) -> str:
+    return f" **Deprecated:** {field.deprecation_reason}" if field.deprecation_reason else ""
+
+
+def _said(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
