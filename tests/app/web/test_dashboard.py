@@ -433,7 +433,8 @@ async def test_a_key_has_so_many_streams_and_no_more(
         await office.sign_in()
         async with _stream(office) as messages:
             await anext(messages)
-            refused = await office.http.get("/dashboard/live/events")
+            async with office.http.stream("GET", "/dashboard/live/events") as refused:
+                pass
 
     assert refused.status_code == 429
 
