@@ -299,15 +299,12 @@ class Device(Node):
     )
     reported_user_count: int | None = strawberry.field(description="Users that the terminal last reported.")
     reported_punch_count: int | None = strawberry.field(description="Punches that the terminal last reported.")
-    flags: list[str] = strawberry.field(
-        description="What an operator should look at: clock_drift, two_sources, unknown_users, rejected_records, "
-        "count_mismatch, reset_detected."
-    )
     created_at: datetime = strawberry.field(description="When it was first registered or seen.")
     updated_at: datetime = strawberry.field(description="When it was last changed.")
     key: strawberry.Private[UUID]
     site_key: strawberry.Private[UUID | None]
     own_time_zone: strawberry.Private[str | None]
+    own_flags: strawberry.Private[list[str]]
 
     @resolved("Where it hangs. Needs devices:read.")
     async def site(self, info: Info) -> Site | None:
@@ -327,6 +324,15 @@ class Device(Node):
             return self.own_time_zone
         found = await info.context.loaders.sites.load(self.site_key)
         return found.time_zone if found else None
+
+    @resolved(
+        "What an operator should look at: clock_drift, two_sources, unknown_users, rejected_records, "
+        "count_mismatch, reset_detected."
+    )
+    async def flags(self, info: Info) -> list[str]:
+        """What was noted on it, and what a look at its users tells."""
+        strangers = await info.context.loaders.unknown_pins.load(self.key)
+        return [*self.own_flags, *(["unknown_users"] if strangers else [])]
 
     @resolved("Whether it is in touch.")
     def connection(self, info: Info) -> DeviceConnectionState:
@@ -403,7 +409,7 @@ class Device(Node):
             clock_skew_ms=row.clock_skew_ms,
             reported_user_count=row.reported_user_count,
             reported_punch_count=row.reported_punch_count,
-            flags=list(row.flags),
+            own_flags=list(row.flags),
             created_at=row.created_at,
             updated_at=row.updated_at,
             key=row.id,

@@ -167,6 +167,8 @@ def _read_rows(reading: Reading, upload: TableUpload) -> None:
     reading.count = records.count_records(table, upload.body)
     if kept.body or kept.discarded:
         reading.kept.append(Kept(table, None, kept.body, reading.count, kept.discarded))
+    if table == "USER" and upload.kind == "tabledata":
+        _read_people(reading, table, kept.body)
 
 
 def _read_events(reading: Reading, table: str, body: bytes) -> None:

@@ -55,7 +55,12 @@ def sighting(line: UserInfo) -> Sighting | None:
     pin = line.pin
     if not pin or len(pin) > 24 or not pin.isprintable():
         return None
-    name, card, privilege = ((line.get(key) or "").strip() or None for key in ("Name", "Card", "Pri"))
+    said = {key.lower(): value.strip() for key, value in line.fields.items()}
+    # The security dialect has longer words for the same.
+    name, card, privilege = (
+        next((said[key] for key in keys if said.get(key)), None)
+        for keys in (("name",), ("card", "cardno"), ("pri", "privilege"))
+    )
     return Sighting(pin, *(text and _clean(text) for text in (name, card, privilege)))
 
 

@@ -98,9 +98,13 @@ async def test_users_of_a_terminal_that_belong_to_nobody_here_are_listed(
             device_id,
         )
     query = "query ($id: ID!) { device(id: $id) { unknownPins } }"
+    flags = "query ($id: ID!) { device(id: $id) { flags } }"
 
     before = await caller.ask(query, id=device_ids[0])
     await upsert(caller)
+
+    assert (await caller.ask(flags, id=device_ids[0]))["device"]["flags"] == ["unknown_users"]
+    assert (await caller.ask(flags, id=device_ids[1]))["device"]["flags"] == []
 
     assert before["device"]["unknownPins"] == ["0042", "42", "7"]
     assert (await caller.ask(query, id=device_ids[0]))["device"]["unknownPins"] == ["0042", "42"]

@@ -11,9 +11,10 @@ from uuid import UUID
 import pytest
 
 from app.database import Database
-from app.domain import commands
+from app.domain import commands, roster
 from app.domain.commands import DeviceCommand
 from app.domain.devices import Device
+from app.domain.roster import Person
 from app.simulator import Terminal
 from app.vault import Vault
 from tests.app.web.test_iclock import Customer, make_customer
@@ -178,3 +179,31 @@ async def test_a_period_that_was_lost_here_is_sent_again(db: Database, device: D
     assert (done.status, done.return_code) == ("SUCCEEDED", 5)
     assert all(punch.sends == 2 for punch in punches)
     assert await dicts(db, device.tenant_id, "SELECT count(*) AS n FROM punches") == [{"n": 5}]
+
+
+async def test_people_are_placed_on_access_control_terminals_in_their_own_words(
+    server: Server, db: Database, customer: Customer
+) -> None:
+    device = await make_device(db, customer.tenant_id, dialect="SECURITY", announced_type="acc")
+    sn = f"SN={device.serial_number}"
+    person = Person("0042", {"name": "Amina", "privilege": "ADMIN"}, [device.id])
+    async with db.write(customer.tenant_id) as session:
+        await roster.upsert(session, customer.tenant_id, person)
+
+    told = (await server.get(customer.url(f"getrequest?{sn}"))).body.decode()
+    _, number, text = told.split(":", 2)
+    await server.post(customer.url(f"devicecmd?{sn}"), f"ID={number}&Return=0&CMD=DATA UPDATE".encode())
+    asked = (await server.get(customer.url(f"getrequest?{sn}"))).body.decode()
+    line = b"user uid=1\tcardno=\tpin=0042\tpassword=123\tgroup=1\tname=Amina\tprivilege=14\r\n"
+    query = f"querydata?{sn}&type=tabledata&cmdid={asked.split(':')[1]}&tablename=user&count=1&packcnt=1&packidx=1"
+    answer = await server.post(customer.url(query), line)
+
+    assert text == "DATA UPDATE user Pin=0042\tName=Amina\tPrivilege=14"
+    assert asked.endswith(":DATA QUERY tablename=user,fielddesc=*,filter=Pin=0042")
+    assert answer.body == b"user=1"
+    assert await dicts(db, customer.tenant_id, "SELECT pin, state FROM placements") == [
+        {"pin": "0042", "state": "CONFIRMED"}
+    ]
+    assert await dicts(db, customer.tenant_id, "SELECT pin, name, privilege FROM terminal_users") == [
+        {"pin": "0042", "name": "Amina", "privilege": "14"}
+    ]
