@@ -174,6 +174,9 @@ GUARDS += (
             ("        if (key := (tenant_id, device.id, line.digest)) in fresh:\n", "        if fresh is not None:\n"),
             ("            fresh.discard(key)\n", ""),
         ],
-        [AT_PLACEMENTS + "a_finger_registered_at_a_terminal_is_announced_once"],
+        [
+            AT_PLACEMENTS + "a_finger_registered_at_a_terminal_is_announced_once",
+            AT_PLACEMENTS + "a_template_that_nobody_asked_for_tells_that_somebody_registered_and_is_not_kept",
+        ],
     ),
 )

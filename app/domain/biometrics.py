@@ -1,11 +1,13 @@
-"""Somebody registered a finger, a face or a palm at a terminal: employee.enrolled, once, however often it is sent.
+"""Somebody registered a finger, a face or a palm at a terminal: employee.enrolled, once a day for each of them.
 
-What is kept is that it happened, never what it looks like.
+A terminal tells of it in its operation log, in a template that it sends although nobody asked, or in both; and it sends
+either again until it is told OK. What is kept is that it happened, never what it looks like.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,10 +24,25 @@ from app.domain.events import EMPLOYEE, EventType, Happening, Logged, timestamp
 from app.domain.payloads import EnrolledData
 from app.domain.punches import DeviceSnapshot
 from app.domain.tables import instant, tenant_key, within_tenant
-from protocol.adms.records import OperLog
+from protocol.adms.records import OperLog, decode
 
 #: Operations of a terminal's log that say so, and what was registered.
 OPERATIONS: Final[Mapping[int, str]] = {6: "fingerprint"}
+#: Tags of templates, and types of BIODATA.
+_TAGS: Final[Mapping[str, str]] = {"FP": "fingerprint", "FACE": "face", "FVEIN": "finger_vein", "PVEIN": "palm"}
+_TYPES: Final[Mapping[str, str]] = {
+    "1": "fingerprint",
+    "2": "face",
+    "6": "palm",
+    "7": "finger_vein",
+    "8": "palm",
+    "9": "face",
+    "10": "palm",
+}
+#: The columns of a template's line before the template itself.
+_HEAD: Final = re.compile(
+    rb"^(?:(FP|FACE|FVEIN|PVEIN|BIODATA) )?([^\n]{0,400}?)\t(?:tmp|template|content)=", re.IGNORECASE | re.MULTILINE
+)
 
 
 class BiometricEnrollment(SQLModel, table=True):
@@ -36,7 +53,7 @@ class BiometricEnrollment(SQLModel, table=True):
 
     tenant_id: UUID = tenant_key()
     device_id: UUID = Field(primary_key=True)
-    #: Of the line: tells a resend from news.
+    #: Of whose, what and on which day: tells what was told already from news.
     digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     pin: str
     kind: str
@@ -58,16 +75,40 @@ class Enrolled:
 
 
 def enrolled(line: OperLog) -> Enrolled | None:
-    """The registration that a line tells of; None where it tells of something else."""
-    kind = OPERATIONS.get(line.operation)
-    pin = line.objects[0].strip() if line.objects else ""
-    if kind is None or not pin or len(pin) > 24 or not pin.isprintable() or pin == "0":
+    """The registration that a line of the operation log tells of; None where it tells of something else."""
+    if (kind := OPERATIONS.get(line.operation)) is None:
         return None
-    number = line.objects[1].strip() if len(line.objects) > 1 else ""
+    pin, number = [*line.objects, "", ""][:2]
+    return _enrolled(pin, kind, number, line.wall_time)
+
+
+def templates(table: str, body: bytes, received: datetime) -> list[Enrolled]:
+    """The registrations that templates in an upload tell of. `received` is what the terminal's wall showed then."""
+    found: dict[bytes, Enrolled] = {}
+    for match in _HEAD.finditer(body):
+        tag = (match[1] or table.encode()).decode().upper()
+        said = {
+            key.lower(): value
+            for key, equals, value in (column.partition("=") for column in decode(match[2])[0].split("\t"))
+            if equals
+        }
+        kind = _TYPES.get(said.get("type", "")) if tag == "BIODATA" else _TAGS.get(tag)
+        if kind is not None:
+            line = _enrolled(said.get("pin", ""), kind, said.get("fid") or said.get("no") or "", received)
+            if line is not None:
+                found[line.digest] = line
+    return list(found.values())
+
+
+def _enrolled(pin: str, kind: str, number: str, local_time: datetime) -> Enrolled | None:
+    pin, number = pin.strip(), number.strip()
+    if not pin or len(pin) > 24 or not pin.isprintable() or pin == "0":
+        return None
     finger = (
         int(number) if kind == "fingerprint" and number.isascii() and number.isdigit() and len(number) < 3 else None
     )
-    return Enrolled(pin, kind, finger, line.wall_time, hashlib.sha256(line.raw).digest()[:16])
+    key = f"{pin}\0{kind}\0{finger}\0{local_time.date()}"
+    return Enrolled(pin, kind, finger, local_time, hashlib.sha256(key.encode()).digest()[:16])
 
 
 Noted = tuple[UUID, DeviceSnapshot, Enrolled]

@@ -99,11 +99,16 @@ def read(device: KnownDevice, upload: Upload | TableUpload, received_at: datetim
         reading.kept.append(Kept(upload.table, upload.stamp, kept.body, count, kept.discarded))
         if upload.table in _PEOPLE:
             _read_people(reading, upload.table, kept.body)
+        if upload.table in _TEMPLATES and kept.discarded:
+            received = clock.wall_time(received_at, device.zone)
+            reading.enrolled += biometrics.templates(upload.table, upload.body, received)
     return reading
 
 
 #: Tables that may tell of users, and of what was done about them.
 _PEOPLE: Final = frozenset({"OPERLOG", "USERINFO"})
+#: Tables in which templates may come although nobody asked: that they exist is news, what they hold is not kept.
+_TEMPLATES: Final = frozenset({"OPERLOG", "BIODATA"})
 
 
 def _read_people(reading: Reading, table: str, body: bytes) -> None:
@@ -167,6 +172,9 @@ def _read_rows(reading: Reading, upload: TableUpload) -> None:
     reading.count = records.count_records(table, upload.body)
     if kept.body or kept.discarded:
         reading.kept.append(Kept(table, None, kept.body, reading.count, kept.discarded))
+    if table == "BIODATA":
+        received = clock.wall_time(reading.received_at, reading.device.zone)
+        reading.enrolled += biometrics.templates(table, upload.body, received)
     if table == "USER" and upload.kind == "tabledata":
         _read_people(reading, table, kept.body)
 

@@ -396,3 +396,30 @@ async def test_a_finger_registered_at_a_terminal_is_announced_once(terminal: Ter
     assert data[0]["employee"] == {"id": ids.show("emp", employee_id), "name": "Amina", "external_id": None}
     assert (data[0]["kind"], data[0]["finger"], data[0]["local_time"]) == ("fingerprint", 6, "2026-03-02T09:00:00")
     assert (data[1]["pin"], data[1]["employee"]) == ("99", None)
+
+
+async def test_a_template_that_nobody_asked_for_tells_that_somebody_registered_and_is_not_kept(
+    terminal: Terminal,
+) -> None:
+    face = "BIODATA Pin=7\tNo=0\tIndex={}\tValid=1\tDuress=0\tType=9\tMajorVer=58\tMinorVer=1\tFormat=0\tTmp=c2VjcmV0"
+
+    first = await terminal.show(face.format(0), face.format(1), table="BIODATA")
+    again = await terminal.show(face.format(0), table="BIODATA")
+    others = await terminal.show(
+        "FP PIN=7\tFID=3\tSize=8\tValid=1\tTMP=c2VjcmV0",
+        "OPLOG 6\t0\t2026-07-01 09:00:00\t7\t3\t1124\t0",
+        "BIODATA Pin=8\tNo=0\tIndex=0\tType=8\tTmp=c2VjcmV0",
+        "BIODATA Pin=8\tNo=0\tIndex=0\tType=99\tTmp=c2VjcmV0",
+    )
+
+    assert (first, again, others) == (["employee.enrolled"], [], ["employee.enrolled"] * 2)
+    bodies = await dicts(terminal.db, terminal.tenant_id, "SELECT body FROM events ORDER BY position")
+    found = [orjson.loads(row["body"])["data"] for row in bodies]
+    assert [(data["pin"], data["kind"], data["finger"]) for data in found] == [
+        ("7", "face", None),
+        ("7", "fingerprint", 3),
+        ("8", "palm", None),
+    ]
+    kept = await dicts(terminal.db, terminal.tenant_id, "SELECT body FROM kept_uploads")
+    assert not any(b"c2VjcmV0" in row["body"] for row in kept)
+    assert not any("c2VjcmV0" in row["body"] for row in bodies)
