@@ -47,6 +47,9 @@ DONE: Final = {
     "retired": "Retired. Its punches stay.",
     "deleted": "Deleted.",
     "queued": "Queued: it is sent at once.",
+    "told": "Queued: the terminal takes it when it calls next.",
+    "cancelled": "Taken back. If the terminal has it already, it may carry it out all the same.",
+    "replaying": "Started. The deliveries appear below as they are dealt out.",
     "revoked": "Revoked: it stops working everywhere within seconds.",
 }
 NAVIGATION: Final = (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from app import ids, paging
-from app.domain import bindings, devices, enrollments, punches, sites
+from app.domain import bindings, commands, devices, enrollments, placements, punches, sites
 from app.domain.devices import DeviceStatus
 from app.domain.events import Logged
 from app.errors import InvalidInput
@@ -16,6 +18,13 @@ from app.web.dashboard.desk import Desk, Visit
 
 #: Sites in a list to choose from.
 CHOICE: Final = 100
+#: Commands that need nothing but a click, by what people call them.
+COMMANDS: Final = {
+    "refreshInfo": "Ask what it is",
+    "uploadNow": "Upload now",
+    "syncTime": "Set its clock",
+    "reboot": "Restart",
+}
 
 
 def routes(desk: Desk) -> list[BaseRoute]:
@@ -28,6 +37,7 @@ def routes(desk: Desk) -> list[BaseRoute]:
         desk.get("/devices/{id}", _one),
         desk.get("/devices/{id}/state", _state),
         desk.post("/devices/{id}", _change),
+        desk.post("/devices/{id}/commands", _command),
     ]
 
 
@@ -100,6 +110,7 @@ async def _one(visit: Visit) -> Response:
         site = (await sites.by_ids(session, visit.tenant_id, [device.site_id])) if device.site_id else {}
         stored = (await punches.count_by_device(session, visit.tenant_id, [device.id])).get(device.id, 0)
         latest = (await punches.page(session, visit.tenant_id, asked)).rows if visit.may("punches:read") else []
+        told = (await commands.page(session, visit.tenant_id, _commands_of(device.id))).rows
         address = (
             await enrollments.addresses(session, visit.tenant_id, visit.parts.vault, visit.parts.settings)
             if visit.may("devices:write")
@@ -114,6 +125,8 @@ async def _one(visit: Visit) -> Response:
         stored=stored,
         latest=latest,
         address=address,
+        commands=told,
+        sendable=COMMANDS,
     )
 
 
@@ -157,11 +170,45 @@ async def _change(visit: Visit) -> Response:
                 done = "resumed"
             case "retire":
                 await devices.retire(session, tenant_id, device_id)
+                logged = await commands.cancel_all(session, tenant_id, device_id)
+                await placements.drop(session, tenant_id, device_id)
                 done = "retired"
             case _:
                 raise InvalidInput("There is no such action.")
     visit.ring(logged)
     return visit.go(here, done=done)
+
+
+def _commands_of(device_id: UUID) -> paging.Asked[commands.Wanted]:
+    return paging.Asked(commands.Wanted(device_ids=(device_id,)), commands.BY_ID.down, paging.Window(size=20))
+
+
+async def _command(visit: Visit) -> Response:
+    """Queue one, or take one back."""
+    device_id, tenant_id, kind = visit.id("dev"), visit.tenant_id, visit.given("do")
+    visit.actor.may("doors:unlock" if kind == "unlockDoor" else "devices:write")
+    logged: list[Logged] = []
+    async with visit.parts.db.write(tenant_id) as session:
+        if kind in COMMANDS:
+            await commands.send(session, tenant_id, device_id, kind, {})
+        elif kind == "unlockDoor":
+            await commands.send(session, tenant_id, device_id, kind, {"door": 1, "seconds": 5})
+        elif kind == "backfill":
+            await commands.backfill(session, tenant_id, device_id, _wall(visit, "from"), _wall(visit, "to"))
+        elif kind == "cancel":
+            _, logged = await commands.cancel(session, tenant_id, ids.read("cmd", visit.given("command")))
+        else:
+            raise InvalidInput("There is no such command.")
+    visit.ring(logged)
+    return visit.go(f"devices/{ids.show('dev', device_id)}", done="cancelled" if kind == "cancel" else "told")
+
+
+def _wall(visit: Visit, name: str) -> datetime:
+    """A time on the terminal's wall: without a zone."""
+    try:
+        return datetime.fromisoformat(visit.given(name)).replace(tzinfo=None)
+    except ValueError:
+        raise InvalidInput("Write a time as 2026-03-01T08:00.") from None
 
 
 def _changes(visit: Visit) -> dict[str, Any]:

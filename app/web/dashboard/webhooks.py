@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import orjson
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from app import ids
-from app.database import driver
-from app.domain import deliveries, endpoints, events, outbox
+from app.database import Session, driver
+from app.domain import deliveries, endpoints, events, outbox, replays
 from app.domain.deliveries import DeliveryStatus
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import EventType
@@ -70,14 +70,24 @@ async def _one(visit: Visit) -> Response:
         if endpoint is None:
             raise endpoints.EndpointNotFound(endpoint_id)
         page = await deliveries.page(session, visit.tenant_id, asked)
+        replay = await _replay(session, visit)
     return visit.show(
         "webhook.html",
         endpoint=endpoint,
+        replay=replay,
         rows=page.rows,
         status=status,
         statuses=list(DeliveryStatus),
         turns=visit.turns(asked, page),
     )
+
+
+async def _replay(session: Session, visit: Visit) -> replays.Replay | None:
+    """The one that was just started."""
+    if not visit.asked("replay"):
+        return None
+    replay_id = ids.read("rep", visit.asked("replay"))
+    return (await replays.by_ids(session, visit.tenant_id, [replay_id])).get(replay_id)
 
 
 async def _change(visit: Visit) -> Response:
@@ -99,6 +109,18 @@ async def _change(visit: Visit) -> Response:
             async with visit.parts.db.write(tenant_id) as session:
                 await endpoints.delete(session, tenant_id, endpoint_id)
             return visit.go("webhooks", done="deleted")
+        case "replay":
+            async with visit.parts.db.write(tenant_id) as session:
+                replay = await replays.start(
+                    session,
+                    tenant_id,
+                    endpoint_id,
+                    _moment(visit.given("since")),
+                    None,
+                    event_types=None,
+                    only_undelivered="undelivered" in visit.form,
+                )
+            return visit.go(here, done="replaying", replay=ids.show("rep", replay.id))
         case "pause" | "enable" as wanted:
             status = EndpointStatus.PAUSED if wanted == "pause" else EndpointStatus.ENABLED
             async with visit.parts.db.write(tenant_id) as session:
@@ -106,6 +128,13 @@ async def _change(visit: Visit) -> Response:
             visit.ring_workers()
             return visit.go(here, done="saved")
     raise InvalidInput("There is no such action.")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        raise InvalidInput("Write a time as 2026-03-01T08:00.") from None
 
 
 async def _delivery(visit: Visit) -> Response:

@@ -272,6 +272,43 @@ async def test_a_terminal_is_added_and_its_page_says_when_it_comes(inside: Offic
     assert state.json() == {"status": "PENDING", "connection": "NEVER_SEEN"}
 
 
+async def test_a_command_is_queued_shown_and_taken_back(inside: Office) -> None:
+    await inside.punch("101")
+    device = f"devices/{inside.device_id}"
+
+    told = await inside.post(f"{device}/commands", do="refreshInfo")
+    page = await inside.http.get(f"/dashboard/{device}")
+    [command] = re.findall(r'name="command" value="(cmd_\w+)"', page.text)
+    taken = await inside.post(f"{device}/commands", do="cancel", command=command)
+    after = await inside.http.get(f"/dashboard/{device}")
+    strange = await inside.post(f"{device}/commands", do="shell")
+
+    assert (told.status_code, taken.status_code, strange.status_code) == (303, 303, 400)
+    assert '<span class="tag queued">queued</span>' in page.text
+    assert '<span class="tag cancelled">cancelled</span>' in after.text
+
+
+async def test_a_period_can_be_asked_for_again(inside: Office) -> None:
+    await inside.punch("101")
+    device = f"devices/{inside.device_id}"
+
+    await inside.post(f"{device}/commands", **{"do": "backfill", "from": "2026-03-01T08:00", "to": "2026-03-02T08:00"})
+
+    assert "backfill" in (await inside.http.get(f"/dashboard/{device}")).text
+
+
+async def test_retiring_a_device_takes_its_commands_back(inside: Office) -> None:
+    await inside.punch("101")
+    device = f"devices/{inside.device_id}"
+    await inside.post(f"{device}/commands", do="uploadNow")
+
+    await inside.post(device, do="retire")
+
+    page = (await inside.http.get(f"/dashboard/{device}")).text
+    assert '<span class="tag retired">retired</span>' in page
+    assert '<span class="tag cancelled">cancelled</span>' in page
+
+
 async def test_a_stranger_that_knocks_can_be_approved(inside: Office) -> None:
     link = Link(f"http://127.0.0.1:{inside.server.port}/d/{inside.tenant.enrollment_token}")
     await link.get("/iclock/cdata?SN=STRANGER1&options=all&pushver=2.4.1")
@@ -371,6 +408,20 @@ async def test_a_webhook_is_made_tested_and_its_attempts_are_shown(inside: Offic
     assert (paused.status_code, gone.status_code) == (303, 303)
     assert "whsec_" not in listed.text
     assert "No endpoint yet" in (await inside.http.get("/dashboard/webhooks")).text
+
+
+async def test_a_period_is_replayed_to_a_webhook(inside: Office) -> None:
+    await inside.punch("101")
+    made = await inside.post("webhooks", url="http://127.0.0.1:9999/")
+    [path] = re.findall(r"/dashboard/(webhooks/whk_\w+)", made.text)
+
+    started = await inside.post(path, do="replay", since="2020-01-01T00:00")
+    page = await inside.http.get(started.headers["location"])
+    refused = await inside.post(path, do="replay", since="yesterday")
+
+    assert started.status_code == 303
+    assert 'Replay <span class="tag running">running</span>' in page.text
+    assert refused.status_code == 400
 
 
 async def test_a_webhook_to_a_forbidden_place_is_refused(inside: Office) -> None:

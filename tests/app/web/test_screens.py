@@ -129,6 +129,7 @@ async def _furnish(office: Office, url: str) -> dict[str, str]:
     webhook = made.text.partition('href="/dashboard/webhooks/')[2].partition('"')[0]
     await office.punch("101", "102", "103", "999")
     await office.punch("104", late=timedelta(hours=3))
+    await office.post(f"devices/{office.device_id}/commands", do="refreshInfo")
     tested = await office.post(f"webhooks/{webhook}", do="test")
     await office.post("keys", name="payroll", scope=["punches:read", "employees:read"])
     people = (await office.http.get("/dashboard/employees")).text
