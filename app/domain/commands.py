@@ -336,7 +336,8 @@ class Recipient:
     zone: ZoneInfo
 
 
-_NEXT: Final = """
+#: The command that is due next for (tenant, device), but for the kinds in ONCE.
+NEXT: Final = """
 SELECT c.id, c.kind, c.arguments, c.number FROM device_commands c
 WHERE c.tenant_id = $1 AND c.device_id = $2 AND c.status IN ('QUEUED', 'SENT') AND c.expires_at > now()
   AND (c.status = 'QUEUED' OR (c.lease_until <= now() AND c.kind <> ALL ($3::text[])))
@@ -348,7 +349,7 @@ UPDATE device_commands
 SET status = 'SENT', number = $3, sent_at = now(), moved_at = clock_timestamp(), lease_until = now() + $4
 WHERE tenant_id = $1 AND id = $2
 """
-_ONCE: Final = [name for name, kind in KINDS.items() if not kind.again]
+ONCE: Final = [name for name, kind in KINDS.items() if not kind.again]
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +365,7 @@ NOTHING: Final = HandedOut()
 
 async def waits(connection: Connection, recipient: Recipient) -> bool:
     """Whether there is something to hand out. Purpose "ingest"."""
-    return await connection.fetchrow(_NEXT, recipient.tenant_id, recipient.device_id, _ONCE) is not None
+    return await connection.fetchrow(NEXT, recipient.tenant_id, recipient.device_id, ONCE) is not None
 
 
 async def hand_out(connection: Connection, recipient: Recipient, at: datetime) -> HandedOut:
@@ -375,7 +376,7 @@ async def hand_out(connection: Connection, recipient: Recipient, at: datetime) -
     tenant_id, device_id = recipient.tenant_id, recipient.device_id
     security = await lock(connection, tenant_id, device_id)
     logged: list[Logged] = []
-    while (row := await connection.fetchrow(_NEXT, tenant_id, device_id, _ONCE)) is not None:
+    while (row := await connection.fetchrow(NEXT, tenant_id, device_id, ONCE)) is not None:
         command_id, name, arguments, number = row
         kind = KINDS[name]
         if number is None:
@@ -455,14 +456,15 @@ async def settle(connection: Connection, recipient: Recipient, results: Sequence
         result = by_number[number]
         if result.return_code is None:
             continue
+        code = max(-(2**31), min(result.return_code, 2**31 - 1))
         output = _output(kind, result)
         if status == CommandStatus.SENT:
-            succeeded, code = _succeeded(kind, result.return_code), result.return_code
+            succeeded = _succeeded(kind, code)
             end = CommandStatus.SUCCEEDED if succeeded else CommandStatus.FAILED
             logged += await _end(connection, tenant_id, [command_id], end, code=code, output=output)
             over.append(Ended(command_id, kind, orjson.loads(arguments), succeeded, code, output, sent_at))
         else:
-            await connection.execute(_LATE, tenant_id, command_id, result.return_code, output)
+            await connection.execute(_LATE, tenant_id, command_id, code, output)
     return Settled(len(rows) == len(results), over, logged)
 
 

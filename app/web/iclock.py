@@ -373,13 +373,14 @@ class Iclock:
         async with self._db.across("ingest", [device.tenant_id]) as connection:
             if users is not None:
                 await placements.compare(connection, recipient, users)
+            if not await placements.waits(connection, recipient):
+                return None
             if not await commands.waits(connection, recipient):
                 await placements.plan(connection, recipient)
-                if not await commands.waits(connection, recipient):
-                    return None
             handed = await commands.hand_out(connection, recipient, received_at)
         self._ring(handed.logged)
-        self._moved(device.tenant_id)
+        if handed.line is not None:
+            self._moved(device.tenant_id)
         return handed.line
 
     async def _settle(self, device: KnownDevice, report: CommandReport, received_at: datetime) -> None:

@@ -150,6 +150,15 @@ async def test_a_result_without_a_code_is_no_result(scene: Scene) -> None:
     assert (await scene.get(command_id)).status == CommandStatus.SENT
 
 
+async def test_a_code_beyond_all_numbers_is_taken_for_the_greatest(scene: Scene) -> None:
+    command_id = await scene.send("uploadNow")
+
+    await scene.report(f"ID={number(await scene.line())}&Return=9999999999&CMD=LOG")
+
+    command = await scene.get(command_id)
+    assert (command.status, command.return_code) == ("SUCCEEDED", 2**31 - 1)
+
+
 async def test_a_command_without_a_report_is_handed_out_again_under_the_same_number(scene: Scene) -> None:
     await scene.send("uploadNow")
     first = await scene.line()
