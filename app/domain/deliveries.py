@@ -75,7 +75,7 @@ class Delivery(SQLModel, table=True):
             "replay_id",
             postgresql_where=text("replay_id IS NOT NULL AND status IN ('PENDING', 'SENDING')"),
         ),
-        Index("ix_webhook_deliveries_position", "tenant_id", "position"),
+        Index("ix_webhook_deliveries_position", "position", "tenant_id"),
         Index(None, "tenant_id", "endpoint_id", "id"),
         {"postgresql_with": {"fillfactor": "70"}},
     )
