@@ -386,6 +386,16 @@ class Mutation:
 
         return EmployeePayload.of(await _run(info, "employees:write", input, upsert, _by_id(employees.by_ids)))
 
+    @resolved("Place on a device whoever is placed on another device of its site, as for a terminal that is new there.")
+    async def device_fill_from_site(self, info: Info, input: DeviceIdInput) -> DevicePayload | None:
+        """employees:write."""
+
+        async def fill(session: Session, actor: Actor) -> Done[devices.Device]:
+            device = await placements.fill(session, actor.tenant_id, read_id("dev", input.id))
+            return Done(device, _outcome(device.id))
+
+        return DevicePayload.of(await _run(info, "employees:write", input, fill, _by_id(devices.by_ids)))
+
     @resolved("Up to 1000 at once; all or none.")
     async def employee_bulk_upsert(self, info: Info, input: EmployeeBulkUpsertInput) -> EmployeeBulkPayload | None:
         """employees:write."""

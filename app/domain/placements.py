@@ -23,12 +23,13 @@ from sqlmodel import Field, SQLModel
 
 from app import paging
 from app.database import Connection, Session, driver
-from app.domain import commands, terminal_users
+from app.domain import commands, devices, terminal_users
 from app.domain.commands import Ended, Recipient
-from app.domain.devices import DeviceNotActive, DeviceNotFound, DeviceStatus
+from app.domain.devices import Device, DeviceNotActive, DeviceNotFound, DeviceStatus
 from app.domain.employees import EmployeePrivilege
 from app.domain.tables import build, columns, instant, tenant_key, within_tenant
 from app.domain.terminal_users import Seen
+from app.errors import InvalidInput
 from protocol.adms import commands as wire
 
 #: Writings of one person to one terminal, before it is given up.
@@ -148,6 +149,31 @@ async def want(session: Session, tenant_id: UUID, changed: Sequence[str], wanted
     await connection.execute(_REWRITE, tenant_id, sorted(changed))
     await connection.execute(_PLACE, tenant_id, places, people)
     await connection.execute(_REMOVE, tenant_id, places, people, list(wanted))
+
+
+_FILL: Final = """
+INSERT INTO placements AS p (tenant_id, device_id, pin, state, due, tries, acknowledged, updated_at)
+SELECT DISTINCT $1::uuid, $2::uuid, o.pin, 'WANTED', 'WRITE', 0, false, now()
+FROM placements o JOIN devices d ON d.tenant_id = o.tenant_id AND d.id = o.device_id
+WHERE o.tenant_id = $1 AND o.device_id <> $2 AND d.site_id = $3 AND d.status <> 'RETIRED'
+  AND o.state IN ('WANTED', 'CONFIRMED')
+ORDER BY o.pin
+ON CONFLICT (tenant_id, device_id, pin) DO NOTHING
+"""
+
+
+async def fill(session: Session, tenant_id: UUID, device_id: UUID) -> Device:
+    """Place on a device whoever is on another one of its site; who is placed there already stays as they are.
+
+    Raises DeviceNotFound, DeviceNotActive for a retired device, InvalidInput for one without a site.
+    """
+    device = await devices.get(session, tenant_id, device_id)
+    if device.status == DeviceStatus.RETIRED:
+        raise DeviceNotActive("A retired device holds nobody.", path=("input", "id"))
+    if device.site_id is None:
+        raise InvalidInput("This device hangs at no site, so there is nobody to take over.", path=("input", "id"))
+    await (await driver(session)).execute(_FILL, tenant_id, device_id, device.site_id)
+    return device
 
 
 #: Commands of placements that are about to turn into their opposite.

@@ -39,6 +39,7 @@ class Case:
             "deviceSuspend": "DeviceId",
             "deviceResume": "DeviceId",
             "deviceRetire": "DeviceId",
+            "deviceFillFromSite": "DeviceId",
             "deviceCommandCancel": "DeviceCommandId",
             "employeeDelete": "EmployeeId",
             "apiKeyRevoke": "ApiKeyId",
@@ -73,6 +74,7 @@ CASES = [
         {"deviceId": "DEVICE", "command": {"syncTime": True}},
         "command { id kind status device { id } }",
     ),
+    Case("deviceFillFromSite", "employees:write", {"id": "DEVICE"}, "device { id }"),
     Case("deviceCommandCancel", "devices:write", {"id": "COMMAND"}, "command { id status }"),
     Case(
         "deviceBackfill",

@@ -118,3 +118,29 @@ async def test_people_on_terminals_are_for_keys_that_may_read_people(make_caller
     assert await caller.codes("query ($id: ID!) { device(id: $id) { unknownPins } }", id=device_id) == [
         "permission_denied"
     ]
+
+
+async def test_a_new_device_is_filled_with_whoever_is_at_its_site(caller: Caller, db: Database) -> None:
+    site = (await caller.ask('mutation { siteCreate(input: {name: "A", timeZone: "UTC"}) { site { id } } }'))[
+        "siteCreate"
+    ]["site"]["id"]
+    here = [await make_device(db, caller.tenant_id, site_id=ids.read("sit", site)) for _ in range(2)]
+    elsewhere = await make_device(db, caller.tenant_id)
+    old, new = (ids.show("dev", device.id) for device in here)
+    await upsert(caller, pin="1", deviceIds=[old])
+    await upsert(caller, pin="2", deviceIds=[ids.show("dev", elsewhere.id)])
+    await upsert(caller, pin="3", deviceIds=[old])
+    await upsert(caller, pin="3", deviceIds=[])
+    fill = "mutation ($id: ID!) { done: deviceFillFromSite(input: {id: $id}) { userErrors { code path } } }"
+
+    done = (await caller.ask(fill, id=new))["done"]
+    refused = (await caller.ask(fill, id=ids.show("dev", elsewhere.id)))["done"]
+
+    assert done["userErrors"] == []
+    assert refused["userErrors"] == [{"code": "invalid_input", "path": ["input", "id"]}]
+    listed = await caller.ask("{ employees { nodes { pin placements { state device { id } } } } }")
+    there = {
+        person["pin"]: [place["state"] for place in person["placements"] if place["device"]["id"] == new]
+        for person in listed["employees"]["nodes"]
+    }
+    assert there == {"1": ["WANTED"], "2": [], "3": []}
