@@ -198,6 +198,9 @@ class Rig:
             "PUNCHCONNECT_SECRET_KEY": SECRET_KEY,
             "PUNCHCONNECT_DEVICE_RATE": "1000",
             "PUNCHCONNECT_DEVICE_BURST": "1000",
+            # A journey asks again and again how far things are.
+            "PUNCHCONNECT_API_POINTS": "10000000",
+            "PUNCHCONNECT_API_RESTORE": "1000000",
             "PUNCHCONNECT_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
             "PUNCHCONNECT_WEBHOOK_ALLOW_HTTP": "true",
             "PUNCHCONNECT_WEBHOOK_RETRY_DELAYS": "0.5,1,2,2,2,2,2,2,2",
