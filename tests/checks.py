@@ -17,10 +17,10 @@ from alembic.util import CommandError
 from app import migrations
 from app.embedded import EmbeddedPostgres
 from schema import sdl
-from tests.docs import cli_page, graphql_pages
+from tests.docs import cli_page, graphql_pages, samples_page
 from tests.schema.contract import CONTRACT, MISSING, differences, load
 
-REFERENCE = (graphql_pages, cli_page)
+REFERENCE = (graphql_pages, cli_page, samples_page)
 SNAPSHOT = Path(__file__).parent.parent / "schema" / "schema.graphql"
 
 
