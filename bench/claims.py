@@ -1,0 +1,90 @@
+"""How long a claim takes when the table is full: 100 endpoints of 20 tenants, all with a backlog, in front of many
+deliveries that ended long ago. Long is 100,000 due before 1,000,000 finished.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import uvloop
+
+from app import ids
+from app.domain import deliveries
+from app.domain.deliveries import DeliveryStatus, Result
+from app.domain.endpoints import Endpoint, seal_secret
+from bench.stand import Stand, stand
+from protocol import webhook
+
+SECRET: Final = webhook.secret_from(bytes(range(32)))
+PIECE: Final = 100_000
+_FILL: Final = """
+INSERT INTO webhook_deliveries
+    (tenant_id, id, endpoint_id, position, event_id, event_type, status, attempt_count, due_at, created_at,
+     completed_at)
+SELECT l.tenant_id, uuid7(), l.id, n, gen_random_uuid(), 'punch.created', $4::text, 0,
+       CASE WHEN $4::text = 'PENDING' THEN now() END, now(), CASE WHEN $4::text <> 'PENDING' THEN now() END
+FROM generate_series(1, $3::integer) AS n, unnest($1::uuid[], $2::uuid[]) AS l (tenant_id, id)
+"""
+
+
+def run(short: bool) -> list[dict[str, Any]]:
+    """Rows of {name, figure, unit}."""
+    return uvloop.run(measure(short=short))
+
+
+async def measure(*, short: bool) -> list[dict[str, Any]]:
+    """Claims of 50, with the shares of a worker of 50 slots; each is settled before the next."""
+    due, finished = (20_000, 100_000) if short else (100_000, 1_000_000)
+    async with stand() as rig:
+        lanes = [lane for _ in range(20) for lane in await _endpoints(rig)]
+        await _fill(rig, lanes, due, DeliveryStatus.PENDING)
+        await _fill(rig, lanes, finished, DeliveryStatus.DELIVERED)
+        times = sorted([await _claim(rig) for _ in range(150)])
+    return [
+        {
+            "name": f"claim of 50, {due:,} due, {finished:,} finished: p{share}",
+            "figure": round(times[len(times) * share // 100] * 1e3, 1),
+            "unit": "ms",
+        }
+        for share in (50, 99)
+    ]
+
+
+async def _endpoints(rig: Stand) -> list[tuple[UUID, UUID]]:
+    tenant_id = (await rig.add_tenant(0)).id
+    made = [ids.new() for _ in range(5)]
+    async with rig.db.write(tenant_id) as session:
+        for endpoint_id in made:
+            sealed = seal_secret(rig.vault, endpoint_id, tenant_id, SECRET)
+            session.add(Endpoint(tenant_id=tenant_id, id=endpoint_id, url="https://r.example/", secret_sealed=sealed))
+    return [(tenant_id, endpoint_id) for endpoint_id in made]
+
+
+async def _fill(rig: Stand, lanes: list[tuple[UUID, UUID]], rows: int, status: DeliveryStatus) -> None:
+    tenants, endpoints = [lane[0] for lane in lanes], [lane[1] for lane in lanes]
+    for _ in range(0, rows, PIECE):
+        async with rig.db.across("ingest", list(set(tenants))) as connection:
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            each = min(rows, PIECE) // len(lanes)
+            await connection.execute(_FILL, tenants, endpoints, each, status, timeout=300)
+
+
+async def _claim(rig: Stand) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    async with rig.db.across("work") as connection:
+        claims = await deliveries.claim(connection, 50, timedelta(seconds=30), most=12, most_of_tenant=25)
+    took = time.perf_counter() - started
+    async with rig.db.across("work", list({held.tenant_id for held in claims})) as connection:
+        done = [Result(held, DeliveryStatus.DELIVERED, datetime.now(UTC), 1, status_code=200) for held in claims]
+        await deliveries.settle(connection, done)
+    return took
+
+
+if __name__ == "__main__":
+    for row in run(short="--long" not in sys.argv[1:]):
+        print(f"{row['name']:60} {row['figure']:>8} {row['unit']}")
