@@ -30,6 +30,7 @@ from app.database import Session
 from app.domain import (
     addresses,
     bindings,
+    claims,
     command_feed,
     commands,
     deliveries,
@@ -47,6 +48,7 @@ from app.domain import (
 )
 from app.domain.events import Logged
 from app.domain.keys import Actor, PermissionDenied, Unauthenticated
+from app.domain.tables import now
 from app.errors import AppError, doc_url
 from schema.context import Context, Info
 from schema.fields import resolved
@@ -281,6 +283,8 @@ class Mutation:
                 site_id=None if site_id is None else read_id("sit", site_id, "siteId"),
                 time_zone=given.get("time_zone"),
             )
+            if info.context.settings.shared_address == "challenge":
+                device.claim_pin, device.claim_expires_at = claims.new_pin(), now() + claims.WINDOW
             return Done(device, _outcome(device.id))
 
         return DevicePayload.of(await _run(info, "devices:write", input, register, _by_id(devices.by_ids)))

@@ -18,6 +18,7 @@ from strawberry.scalars import JSON
 
 from app import ids
 from app.domain import (
+    claims,
     commands,
     deliveries,
     devices,
@@ -281,6 +282,18 @@ class RejectedRecord(Node):
         )
 
 
+@strawberry.type(
+    description="Proof of possession for a terminal on the shared address: add a user with this PIN on the terminal "
+    "before expiresAt. While the claim is open the terminal is asked for nothing but that user; its answer binds the "
+    "device. Not needed on the tenant's own address."
+)
+class DeviceClaim:
+    """Open for a day from the registration."""
+
+    challenge_pin: str = strawberry.field(description="The PIN of the user to add; the user may be removed afterwards.")
+    expires_at: datetime = strawberry.field(description="When it stops working.")
+
+
 @strawberry.type(description="A terminal.")
 class Device(Node):
     """Open to devices:read; on a punch, also to punches:read, but then without what leads further."""
@@ -305,6 +318,7 @@ class Device(Node):
     site_key: strawberry.Private[UUID | None]
     own_time_zone: strawberry.Private[str | None]
     own_flags: strawberry.Private[list[str]]
+    proof: strawberry.Private[DeviceClaim | None]
 
     @resolved("Where it hangs. Needs devices:read.")
     async def site(self, info: Info) -> Site | None:
@@ -338,6 +352,14 @@ class Device(Node):
     def connection(self, info: Info) -> DeviceConnectionState:
         """As of now."""
         return devices.connection_state(self.last_seen_at, now(), _delay(info.context))
+
+    @resolved("While the device is PENDING: how to prove that it is yours. Needs devices:write.")
+    def claim(self, info: Info) -> DeviceClaim | None:
+        """None when there is nothing to prove, or no time left to."""
+        info.context.actor.may("devices:write")
+        if self.proof is None or self.proof.expires_at <= now():
+            return None
+        return self.proof
 
     @resolved("Punches stored here from this device.")
     async def stored_punch_count(self, info: Info) -> int:
@@ -415,7 +437,17 @@ class Device(Node):
             key=row.id,
             site_key=row.site_id,
             own_time_zone=row.time_zone,
+            proof=_proof(row),
         )
+
+
+def _proof(row: devices.Device) -> DeviceClaim | None:
+    expires_at = claims.open_until(row, now())
+    return (
+        None
+        if expires_at is None or row.claim_pin is None
+        else DeviceClaim(challenge_pin=row.claim_pin, expires_at=expires_at)
+    )
 
 
 # ── people and punches ───────────────────────────────────────────────────────────────────────────────

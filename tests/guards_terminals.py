@@ -6,6 +6,7 @@ from tests.guards import ICLOCK, NUMBERED, Guard
 
 WIRE, AT_WIRE = "app/web/wire.py", "tests/app/web/test_wire.py::test_"
 PRESENCE, AT_PRESENCE = "app/domain/presence.py", "tests/app/domain/test_presence.py::test_"
+CLAIMS, AT_CLAIMS = "app/migrations/versions/0012c_claims.py", "tests/app/web/test_claims.py::test_"
 SECURITY, INGEST = "protocol/adms/security.py", "app/domain/ingest.py"
 AT_SECURITY, AT_UNITS = "tests/protocol/adms/test_security.py::test_", "tests/app/web/test_security.py::test_"
 
@@ -89,5 +90,26 @@ GUARDS: tuple[Guard, ...] = (
             ("AND d.id = missed.id AND d.online AND", "AND d.id = missed.id AND"),
         ],
         [AT_PRESENCE + "a_terminal_is_missed_sixty_seconds_after_the_contact_that_it_owed"],
+    ),
+    Guard(
+        "claims: they end",
+        CLAIMS,
+        [
+            ("AND d.status = 'PENDING' AND d.claim_expires_at > now()\n", "AND d.status = 'PENDING'\n"),
+            ("      AND d.claim_tries < 50\n", ""),
+        ],
+        [AT_CLAIMS + "a_claim_ends_with_its_time_and_with_its_tries"],
+    ),
+    Guard(
+        "claims: a guess among many is no proof",
+        "app/domain/claims.py",
+        [("list(pins)[:MOST_USERS]", "list(pins)")],
+        [AT_CLAIMS + "the_user_of_a_claim_is_found_among_the_first_hundred_only"],
+    ),
+    Guard(
+        "claims: a failed try counts",
+        "app/domain/claims.py",
+        [("SET claim_tries = d.claim_tries + 1", "SET claim_tries = d.claim_tries")],
+        [AT_CLAIMS + "other_users_bind_nothing_and_are_counted"],
     ),
 )

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import Boolean, CheckConstraint, Column, ColumnElement, Index, Select, String, select, text
+from sqlalchemy import Boolean, CheckConstraint, Column, ColumnElement, Index, Integer, Select, String, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -86,6 +86,7 @@ class Device(SQLModel, table=True):
             unique=True,
             postgresql_where=text("'shared' = ANY (bound_addresses) AND status <> 'RETIRED'"),
         ),
+        Index("ix_devices_claims", "serial_number", postgresql_where=text("claim_pin IS NOT NULL")),
         Index("ix_devices_online", "last_seen_at", postgresql_where=text("online AND status <> 'RETIRED'")),
         Index(None, "tenant_id", "name", "id"),
         Index(None, "tenant_id", "site_id"),
@@ -115,6 +116,10 @@ class Device(SQLModel, table=True):
     dialect: str | None = None
     #: Whether its last handshake told it to send nothing, because it was not bound then.
     muted: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default="false"))
+    #: The user that proves, on the shared address, that the terminal is at hand; and how often others were tried.
+    claim_pin: str | None = None
+    claim_expires_at: datetime | None = instant(optional=True)
+    claim_tries: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
     #: What was last announced of it; `connection_state` says how things stand.
     online: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default="false"))
     clock_skew_ms: int | None = None

@@ -21,8 +21,9 @@ import structlog
 
 from app import telemetry
 from app.database import Database
-from app.domain import bindings, commands, ingest, placements, presence
+from app.domain import bindings, claims, commands, ingest, placements, presence
 from app.domain.bindings import Contact
+from app.domain.claims import Claim
 from app.domain.commands import Recipient
 from app.domain.devices import Address
 from app.domain.ingest import KnownDevice
@@ -32,7 +33,7 @@ from app.vault import Vault
 from app.web.intake import Intake, Ring
 from protocol.adms import records, replies, security
 from protocol.adms.codes import version
-from protocol.adms.commands import Check, write
+from protocol.adms.commands import Check, QueryUsers, write
 from protocol.adms.errors import AdmsError
 from protocol.adms.records import option, read_options
 from protocol.adms.requests import (
@@ -174,7 +175,9 @@ class Iclock:
                 return b"".join(chunks)
             message = await receive()
 
-    async def _answer(self, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+    async def _answer(  # noqa: PLR0911  refusals
+        self, scope: Scope, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Answer:
         prefix, _, tail = scope["path"].rpartition("/iclock/")
         try:
             request = read_request(scope["method"], endpoint_of(tail), scope["query_string"], body)
@@ -186,6 +189,10 @@ class Iclock:
         device = await self._device(address, request.serial)
         if device is not None:
             return 200, await self._serve(device, request)
+        if not address and self._settings.shared_address == "challenge":
+            answer = await self._challenge(request)
+            if answer is not None:
+                return answer
         match request:
             case Hello():
                 return 200, await self._greet_stranger(address, request)
@@ -279,6 +286,52 @@ class Iclock:
         return replies.options_block(
             request.serial, stamps={}, time_zone_offset=None, delay=60, error_delay=60, ask_for_data=False
         )
+
+    async def _challenge(self, request: Request) -> Answer | None:
+        """Ask for the users that would prove a claim, and look at those that come; None where nobody waits."""
+        uploads = isinstance(request, Upload) and request.table in _USERS and len(request.body) <= _CLAIM_BYTES
+        if not uploads and not isinstance(request, Hello | Poll):
+            return None
+        async with self._db.across("lookup") as connection:
+            waiting = await claims.waiting(connection, request.serial)
+        if not waiting:
+            return None
+        match request:
+            case Hello():
+                if _speaks_security(request, None):
+                    return None
+                return 200, replies.options_block(
+                    request.serial,
+                    stamps={},
+                    time_zone_offset=None,
+                    delay=self._settings.device_delay_seconds,
+                    error_delay=_ERROR_DELAY,
+                    ask_for_data=False,
+                    ask_for_users=True,
+                )
+            case Poll():
+                # One after the other, whichever process is asked.
+                turn = int(datetime.now(UTC).timestamp() / self._settings.device_delay_seconds) % len(waiting)
+                return 200, write(str(turn + 1), QueryUsers(waiting[turn].pin))
+            case Upload():
+                lines = records.read_tagged(request.table, request.body).records
+                pins = [line.pin for line in lines if isinstance(line, records.UserInfo) and line.pin]
+                if pins:
+                    await self._try_claims(request.serial, waiting, pins)
+        # Refused even when it proved something: it is sent again, and heard then.
+        return _NOT_BOUND
+
+    async def _try_claims(self, serial: str, waiting: list[Claim], pins: list[str]) -> None:
+        claim = claims.proven(waiting, pins)
+        if claim is None:
+            async with self._db.across("ingest", [claim.tenant_id for claim in waiting]) as connection:
+                await claims.fail(connection, waiting)
+            return
+        async with self._db.across("ingest", [claim.tenant_id]) as connection:
+            logged = await claims.bind(connection, claim)
+        self._ring(logged)
+        if (believed := self._believed.get(("", serial))) is not None:
+            believed.until = 0
 
     async def _serve(self, device: KnownDevice, request: Request) -> bytes:  # noqa: PLR0911  one for each kind
         received_at = datetime.now(UTC)
@@ -483,6 +536,9 @@ def _recipient(device: KnownDevice) -> Recipient:
     return Recipient(device.tenant_id, device.device.id, device.zone)
 
 
+#: Where users come, and how much of it is looked at while a claim is open.
+_USERS: Final = frozenset({"OPERLOG", "USERINFO"})
+_CLAIM_BYTES: Final = 64 * 1024
 #: Tables that may come with the backlog of days.
 _LONG: Final = frozenset({"ATTLOG", "RTLOG"})
 #: Only one dialect has this table.

@@ -25,14 +25,15 @@ def options_block(
     error_delay: int,
     realtime: bool = True,
     ask_for_data: bool = True,
+    ask_for_users: bool = False,
 ) -> bytes:
     """The reply to a handshake.
 
     `stamps` by table (ATTLOG, OPERLOG, ATTPHOTO): what the terminal said last and we stored, None or absent for a new
     one, which then sends all it holds. `delay` between polls and `error_delay` after a failure are in seconds. Only
     punches and the operation log are asked for, never photos or templates; with `ask_for_data` off nothing is, for
-    terminals that nobody has claimed; without a `time_zone_offset` their clock is left alone. BadOption when a value
-    would end its line early.
+    terminals that nobody has claimed; without a `time_zone_offset` their clock is left alone. With
+    `ask_for_users` only users are asked for. BadOption when a value would end its line early.
     """
     marks = {table: stamps.get(table) or "None" for table in ("ATTLOG", "OPERLOG", "ATTPHOTO")}
     options = {
@@ -48,12 +49,14 @@ def options_block(
     }
     if ask_for_data:
         options |= {"TransTimes": "00:00;14:05", "TransInterval": "1", "TransFlag": "TransData AttLog\tOpLog"}
+    elif ask_for_users:
+        options |= {"TransTimes": "00:00;14:05", "TransInterval": "1", "TransFlag": "TransData OpLog\tEnrollUser"}
     else:
         options |= {"TransInterval": "0", "TransFlag": "TransData"}
     if time_zone_offset is not None:
         options["TimeZone"] = str(time_zone(time_zone_offset))
     options |= {
-        "Realtime": "1" if realtime and ask_for_data else "0",
+        "Realtime": "1" if realtime and (ask_for_data or ask_for_users) else "0",
         "ServerVer": PROTOCOL_VERSION,
         "PushProtVer": PROTOCOL_VERSION,
         "PushOptionsFlag": "1",

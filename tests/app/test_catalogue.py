@@ -60,6 +60,7 @@ FUNCTIONS = {
     "touch_api_keys(ids uuid[])": "pc_lookup",
     "find_enrollment(hash bytea)": "pc_lookup",
     "find_shared_serial(serial text, approve boolean)": "pc_lookup",
+    "open_claims(serial text)": "pc_lookup",
     "claim_deliveries(n integer, lease interval, most integer, most_of_tenant integer, busy_tenants uuid[], "
     "busy uuid[], posts integer[], probe interval)": "pc_worker",
     "count_deliveries()": "pc_worker",
