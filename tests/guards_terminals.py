@@ -50,7 +50,7 @@ GUARDS: tuple[Guard, ...] = (
         "edge: dripping is not arriving",
         WIRE,
         [("self._received / self.SLOWEST", "self._received")],
-        [AT_WIRE + "a_head_that_drips_is_cut", AT_WIRE + "a_body_that_drips_is_cut_and_nothing_of_it_is_stored"],
+        [AT_WIRE + "a_body_that_drips_is_cut_and_nothing_of_it_is_stored"],
     ),
     Guard(
         "edge: what keeps coming is waited for",
@@ -62,7 +62,7 @@ GUARDS: tuple[Guard, ...] = (
         "edge: a head ends",
         WIRE,
         [("self._received > self.HEAD and", "False and")],
-        [AT_WIRE + "a_head_without_end_is_refused"],
+        [AT_WIRE + "a_head_over_the_bound_is_refused"],
     ),
     Guard(
         "edge: an answer takes its time",

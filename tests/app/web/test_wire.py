@@ -113,8 +113,13 @@ async def test_a_slow_line_that_keeps_coming_is_waited_for(
     assert answer.endswith(b"OK: 300")
 
 
-async def test_a_head_without_end_is_refused(server: Server) -> None:
-    answer = await said_to(server, b"GET / HTTP/1.1\r\n", *[b"X-Long: " + b"x" * 8000 + b"\r\n"] * 20)
+async def test_a_head_over_the_bound_is_refused(server: Server) -> None:
+    answer = await said_to(
+        server,
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n",
+        *[b"X-Long: " + b"x" * 8000 + b"\r\n"] * 20,
+        b"\r\n",
+    )
 
     # A client that is still writing may lose the answer to the reset that follows.
     assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
