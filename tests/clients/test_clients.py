@@ -63,7 +63,8 @@ async def run(*command: str, folder: Path = HERE, told: dict[str, str] | None = 
 
 async def install(folder: Path) -> None:
     """What the lock file names, unless it is there. One test at a time."""
-    assert shutil.which("npm"), "Node.js with npm is needed: on Debian and Ubuntu, apt install nodejs npm"
+    if shutil.which("npm") is None:
+        pytest.skip("Node.js with npm is needed: on Debian and Ubuntu, apt install nodejs npm")
     with (folder / "package-lock.json").open() as lock:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
         installed = folder / "node_modules" / ".package-lock.json"
