@@ -187,7 +187,7 @@ async def measure(short: bool) -> list[dict[str, Any]]:
         async with server(rig, "app.main:create_app") as ours, server(rig, "bench.feed:bare") as floor:
             terminal = Link(f"{ours}/d/{tenant.token}", keep_alive=True)
             pusher = Link(floor, keep_alive=True)
-            for subscribers in (100,) if short else (100, 1000):
+            for subscribers in (100,) if short else (100, 1000, 5000):
                 pin = f"{subscribers}x{os.getpid()}"
                 clients = [await subscribe(ours, tenant.api_key, b'"pin":') for _ in range(subscribers)]
 

@@ -23,6 +23,7 @@ from app.limits import Allowance
 from app.settings import Settings
 from app.vault import Vault
 from schema.loaders import Loaders
+from schema.sharing import Live
 
 
 @dataclass(slots=True)
@@ -50,6 +51,11 @@ class Context:
     allowance: Allowance | None = None
     #: When the operation is given up; None where it may take its time.
     deadline: asyncio.Timeout | None = None
+    #: Set for a subscription that goes on by itself where it once was: begin after this position, whatever was asked.
+    resume: int | None = None
+    #: Said by a subscription with each batch: its cursor, and whether others may go on together from here.
+    cursor: str | None = None
+    live: Live | None = None
     loaders: Loaders = field(init=False)
     pages: paging.Cursors = field(init=False)
 

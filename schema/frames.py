@@ -8,11 +8,15 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from schema.sharing import Asked
+
 #: The subprotocol; the older one that clients may offer beside it is not spoken.
 PROTOCOL: Final = "graphql-transport-ws"
 
-ACK: Final = '{"type":"connection_ack"}'
-PING: Final = '{"type":"ping"}'
+ACK: Final = b'{"type":"connection_ack"}'
+PING: Final = b'{"type":"ping"}'
+#: What follows the result in `next`.
+NEXT_TAIL: Final = b"}"
 
 
 class Malformed(Exception):
@@ -48,10 +52,7 @@ class Subscribe:
     """`subscribe`: an operation of any kind, under an id of the client's choice."""
 
     id: str
-    query: str
-    operation_name: str | None
-    variables: dict[str, Any] | None
-    extensions: dict[str, Any] | None
+    asked: Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def _subscribe(id: str, payload: dict[str, Any]) -> Subscribe:
         raise Malformed("The payload of subscribe has a query.")
     if name is not None and not isinstance(name, str):
         raise Malformed("operationName is text.")
-    return Subscribe(id, query, name, _object(payload, "variables"), _object(payload, "extensions"))
+    return Subscribe(id, Asked(query, _object(payload, "variables"), name, _object(payload, "extensions")))
 
 
 def _id(message: dict[str, Any]) -> str:
@@ -112,21 +113,21 @@ def _object(message: dict[str, Any], name: str) -> dict[str, Any] | None:
     return value
 
 
-def write_pong(payload: dict[str, Any] | None) -> str:
+def write_pong(payload: dict[str, Any] | None) -> bytes:
     """`pong`."""
-    return orjson.dumps({"type": "pong"} if payload is None else {"type": "pong", "payload": payload}).decode()
+    return orjson.dumps({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
 
 
-def write_next(id: str, payload: bytes) -> str:
-    """`next`, around a result that is JSON already."""
-    return f'{{"id":{orjson.dumps(id).decode()},"type":"next","payload":{payload.decode()}}}'
+def next_head(id: str) -> bytes:
+    """`next` up to its result, which is JSON already; NEXT_TAIL follows it."""
+    return b'{"id":' + orjson.dumps(id) + b',"type":"next","payload":'
 
 
-def write_error(id: str, errors: Sequence[dict[str, Any]]) -> str:
+def write_error(id: str, errors: Sequence[dict[str, Any]]) -> bytes:
     """`error`: the end of an operation."""
-    return orjson.dumps({"id": id, "type": "error", "payload": errors}).decode()
+    return orjson.dumps({"id": id, "type": "error", "payload": errors})
 
 
-def write_complete(id: str) -> str:
+def write_complete(id: str) -> bytes:
     """`complete`."""
-    return orjson.dumps({"id": id, "type": "complete"}).decode()
+    return orjson.dumps({"id": id, "type": "complete"})

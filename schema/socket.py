@@ -1,8 +1,8 @@
 """graphql-transport-ws: one socket, many operations. Whatever a client sends, the end has a code that says why.
 
-Each socket has a task that reads, one that sends and one for each operation. What is to be sent goes through a short
-queue: a client that reads slowly makes its own operations wait, and nobody else's. Whoever wants the socket to end says
-so by `end`; the first to say so is heard.
+Each socket has a task that reads, one that sends and one for each operation. What is to be sent goes through its pipe:
+a client that reads slowly makes its own operations wait, and nobody else's. Whoever wants the socket to end says so by
+`end`; the first to say so is heard.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-import orjson
 import strawberry
 import structlog
 from graphql import GraphQLError
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from strawberry.types.execution import ExecutionResult, PreExecutionError
 
 from app.domain.keys import Actor, Unauthenticated
 from app.errors import ServiceUnavailable
 from schema import frames
-from schema.errors import RateLimited, present, refusal
+from schema.errors import RateLimited
 from schema.frames import Malformed
+from schema.pipe import Bounds, Pipe, PipeMember, Stuck
+from schema.running import Operating, OperationFailed, Runner, Toll
+from schema.sharing import Member
 
 log = structlog.get_logger(__name__)
 
@@ -50,26 +51,12 @@ FLUSH: Final = 1.0
 CLOSE: Final = 5.0
 
 
-class Operating(Protocol):
-    """What we use of an operation's context: schema.context.Context."""
-
-    request_id: str
-    unsent: bool | None
-
-
 class Keys(Protocol):
     """Who knows API keys: app.domain.keys.KeyRing."""
 
     async def authenticate(self, authorization: str | None) -> Actor: ...
 
     async def dead(self, key_ids: Collection[UUID]) -> set[UUID]: ...
-
-
-#: (document, operation name, variables, context): takes what an operation costs, or raises its refusal. What it answers
-#: turns the data of a query or mutation into the `extensions` of its answer.
-Toll = Callable[
-    [str, str | None, dict[str, Any] | None, Any], Awaitable[Callable[[dict[str, Any] | None], dict[str, Any]]]
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +69,8 @@ class SocketLimits:
     queue: int = 8  # messages waiting to be sent on one socket
     init: float = 10
     ping_every: float = 15
-    stall: float = 45  # without the client taking anything
+    stall: float = 30  # without the client taking anything
+    shared: Bounds = field(default_factory=Bounds)  # of what waits for one subscription that shares
     check_keys_every: float = 2
 
 
@@ -99,11 +87,8 @@ class SocketServer:
         limits: SocketLimits | None = None,
         toll: Toll | None = None,
     ) -> None:
-        self.toll = toll
-        self.schema = schema
+        self.runner = Runner(schema, make_context, public_url=public_url, toll=toll)
         self.keys = keys
-        self.make_context = make_context
-        self.public_url = public_url
         self.limits = limits or SocketLimits()
         self._by_key: Counter[UUID] = Counter()
         self._sockets: dict[Socket, asyncio.Task[Any] | None] = {}
@@ -117,6 +102,7 @@ class SocketServer:
     async def stop(self) -> None:
         """Close what is open and end every task."""
         await self.drain()
+        await self.runner.groups.stop()
         if self._guard is not None:
             self._guard.cancel()
             await asyncio.gather(self._guard, return_exceptions=True)
@@ -187,7 +173,7 @@ class SocketServer:
 class _Operation:
     """One `subscribe` while it runs."""
 
-    asked: frames.Subscribe
+    subscribe: frames.Subscribe
     task: asyncio.Task[None] | None = None
 
 
@@ -202,7 +188,7 @@ class Socket:
         self._loop = asyncio.get_running_loop()
         self._operations: dict[str, _Operation] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._outbox: asyncio.Queue[str | None] = asyncio.Queue(self._limits.queue)
+        self._pipe = Pipe(websocket, queue=self._limits.queue, stall=self._limits.stall, bounds=self._limits.shared)
         #: How it ends: code and reason, or None when the client is gone.
         self._ending: asyncio.Future[tuple[int, str] | None] = self._loop.create_future()
         self._init_timer: asyncio.TimerHandle | None = None
@@ -264,7 +250,7 @@ class Socket:
             case frames.Init():
                 await self._init(message)
             case frames.Ping(payload):
-                await self._outbox.put(frames.write_pong(payload))
+                await self._pipe.put(frames.write_pong(payload))
             case frames.Pong():
                 pass
             case frames.Subscribe():
@@ -293,7 +279,7 @@ class Socket:
             self.end(TRY_LATER, "This API key holds as many sockets as it may.")
             return
         self.actor = actor
-        await self._outbox.put(frames.ACK)
+        await self._pipe.put(frames.ACK)
 
     # ── operations ───────────────────────────────────────────────────────────────────────────────────
 
@@ -304,14 +290,14 @@ class Socket:
         if message.id in self._operations:
             self.end(DUPLICATE_ID, "There is an operation with this id.")
             return
-        context = self._server.make_context(self.actor)
+        context = self._server.runner.context(self.actor)
         if len(self._operations) >= self._limits.operations:
             refused = RateLimited(f"A socket runs at most {self._limits.operations} operations at once.")
-            shown = self._present([GraphQLError(refused.message, original_error=refused)], context)
-            await self._outbox.put(frames.write_error(message.id, shown))
+            shown = self._server.runner.present([GraphQLError(refused.message, original_error=refused)], context)
+            await self._pipe.put(frames.write_error(message.id, shown))
             return
         operation = self._operations[message.id] = _Operation(message)
-        operation.task = asyncio.create_task(self._operate(operation, context))
+        operation.task = asyncio.create_task(self._operate(operation, self.actor, context))
         self._running.add(operation.task)
         operation.task.add_done_callback(self._running.discard)
 
@@ -321,79 +307,30 @@ class Socket:
         if operation is not None and operation.task is not None:
             operation.task.cancel()
 
-    async def _operate(self, operation: _Operation, context: Operating) -> None:
-        name = operation.asked.id
+    async def _operate(self, operation: _Operation, actor: Actor, context: Operating) -> None:
+        name = operation.subscribe.id
         try:
-            async with aclosing(self._payloads(operation.asked, context)) as payloads:
-                async for payload in payloads:
-                    await self._outbox.put(frames.write_next(name, payload))
+            await self._server.runner.run(operation.subscribe.asked, actor, context, _Outlet(self._pipe, name))
             last = frames.write_complete(name)
-        except _OperationFailed as exc:
-            last = frames.write_error(name, self._present(exc.errors, context))
-        except Exception as exc:  # ours: the client learns the request id, the log the rest
-            last = frames.write_error(name, self._present([GraphQLError("", original_error=exc)], context))
+        except OperationFailed as exc:
+            last = frames.write_error(name, exc.errors)
         if self._operations.get(name) is operation:  # else the client has completed it, and may use the id again
             del self._operations[name]
-            await self._outbox.put(last)
-
-    async def _payloads(self, asked: frames.Subscribe, context: Operating) -> AsyncGenerator[bytes]:
-        """The results of an operation as JSON. Raises _OperationFailed when there is nothing (more) to show.
-
-        Every operation is executed by itself; operations that ask the same of the same tenant could share this.
-        """
-        query = asked.query or " "  # an empty document is a mistake in the document
-        settle = None
-        if self._server.toll is not None:
-            settle = await self._server.toll(query, asked.operation_name, asked.variables, context)
-        stream = await self._server.schema.stream(
-            query,
-            variable_values=asked.variables,
-            context_value=context,
-            operation_name=asked.operation_name,
-            operation_extensions=asked.extensions,
-        )
-        async with aclosing(stream) as results:
-            async for result in results:
-                if not isinstance(result, ExecutionResult):
-                    raise TypeError("Results do not come in parts here.")
-                if result.errors:
-                    if context.unsent is False and any(map(_is_away, result.errors)):
-                        context.unsent = True  # whoever streams gives it again
-                        continue
-                    if result.data is None or isinstance(result, PreExecutionError):
-                        raise _OperationFailed(result.errors)
-                if settle is not None and (told := settle(result.data)):
-                    result.extensions = {**(result.extensions or {}), **told}
-                yield self._encode(result, context)
-
-    def _encode(self, result: ExecutionResult, context: Operating) -> bytes:
-        payload: dict[str, Any] = {"data": result.data}
-        if result.errors:
-            payload["errors"] = self._present(result.errors, context)
-        if result.extensions:
-            payload["extensions"] = result.extensions
-        return orjson.dumps(payload)
-
-    def _present(self, errors: list[GraphQLError], context: Operating) -> list[dict[str, Any]]:
-        request_id, public_url = context.request_id, self._server.public_url
-        return [present(error, request_id=request_id, public_url=public_url) for error in errors]
+            await self._pipe.put(last)
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _send(self) -> None:
         try:
-            while (text := await self._outbox.get()) is not None:
-                async with asyncio.timeout(self._limits.stall):
-                    await self._websocket.send_text(text)
-        except TimeoutError:
+            await self._pipe.send()
+        except Stuck:
             self.end(TRY_LATER, "Nothing was read for too long: connect again and resume by cursor.")
         except (WebSocketDisconnect, RuntimeError):
             self._gone()
 
     def _ping(self) -> None:
         self._ping_timer = self._loop.call_later(self._limits.ping_every, self._ping)
-        with suppress(asyncio.QueueFull):  # whose queue is full has something better to read
-            self._outbox.put_nowait(frames.PING)
+        self._pipe.put_nowait(frames.PING)  # whose queue is full has something better to read
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -403,8 +340,8 @@ class Socket:
 
     async def _flush(self, sender: asyncio.Task[None]) -> None:
         """A moment for what is queued: an answer should not be lost because its successor was a mistake."""
-        with suppress(TimeoutError, asyncio.QueueFull):
-            self._outbox.put_nowait(None)
+        self._pipe.close()
+        with suppress(TimeoutError):
             await asyncio.wait_for(sender, FLUSH)
 
     async def _close(self, code: int, reason: str) -> None:
@@ -417,13 +354,18 @@ class Socket:
                 await self._websocket.close(code, reason)
 
 
-class _OperationFailed(Exception):
-    """Nothing (more) to show but these errors."""
+class _Outlet:
+    """Results of one operation become `next` messages."""
 
-    def __init__(self, errors: list[GraphQLError]) -> None:
-        super().__init__()
-        self.errors = errors
+    def __init__(self, pipe: Pipe, id: str) -> None:
+        self._pipe = pipe
+        self._head = frames.next_head(id)
 
+    async def put(self, payload: bytes, cursor: str | None) -> None:
+        """The cursor is in the result, for who asked for it."""
+        del cursor
+        await self._pipe.put(self._head + payload + frames.NEXT_TAIL)
 
-def _is_away(error: GraphQLError) -> bool:
-    return isinstance(refusal(error), ServiceUnavailable)
+    def member(self, position: int) -> Member:
+        """On this socket."""
+        return PipeMember(self._pipe, position, self._head, frames.NEXT_TAIL)

@@ -12,13 +12,14 @@ from typing import Annotated, Any, Final, TypeVar
 import strawberry
 from strawberry import ID, UNSET
 
-from app.domain import command_feed, punches
+from app.domain import command_feed, punch_feed, punches
 from app.domain.feed import FeedStart, insist
 from app.domain.punch_feed import PunchFeed
 from app.errors import InvalidInput
 from app.paging import LARGEST_SIZE, PageTooLarge
-from schema.context import Info
+from schema.context import Context, Info
 from schema.inputs import PunchFilter, read_moved
+from schema.sharing import Live
 from schema.types import DeviceCommand, PunchBatch
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,12 +71,16 @@ class Subscription:
             raise InvalidInput("A batch holds at least one punch.", path=("maxBatch",))
         wanted = filter.wanted() if filter else punches.EVERY
         cursor = None if after is UNSET else after
-        position = await insist(partial(context.feed.locate, tenant_id, cursor, from_ or FeedStart.NOW))
+        if context.resume is None:
+            position = await insist(partial(context.feed.locate, tenant_id, cursor, from_ or FeedStart.NOW))
+        else:
+            position, cursor = context.resume, context.cursors.write(tenant_id, context.resume)
         reader = PunchFeed(context.feed, context.db, tenant_id, wanted=wanted, most=most)
-        async with aclosing(reader.follow(position)) as batches:
+        async with aclosing(reader.follow(position, quiet=context.resume is not None)) as batches:
             async for batch in batches:
                 shown = PunchBatch.of(context, batch, cursor)
-                cursor = shown.cursor
+                cursor = context.cursor = shown.cursor
+                context.live = Live(batch.position, _Punches(reader, context)) if not batch.lag else None
                 while True:
                     if batch.punches:
                         context.refresh()
@@ -113,3 +118,24 @@ class Subscription:
                     if not context.unsent:
                         break
                     await asyncio.sleep(GIVE_AGAIN * random.uniform(0.5, 1))  # noqa: S311
+
+
+class _Punches:
+    """The feed of punches for those who share it."""
+
+    def __init__(self, reader: PunchFeed, context: Context) -> None:
+        self._reader = reader
+        self._cursors = context.cursors
+        self._tenant_id = context.actor.tenant_id
+
+    def follow(self, after: int) -> AsyncGenerator[punch_feed.PunchBatch]:
+        """Steps after a position."""
+        return self._reader.follow(after, quiet=True)
+
+    def show(self, context: Context, step: punch_feed.PunchBatch, previous: str) -> PunchBatch:
+        """As the field gives it."""
+        return PunchBatch.of(context, step, previous)
+
+    def cursor(self, position: int) -> str:
+        """The cursor of a position."""
+        return self._cursors.write(self._tenant_id, position)

@@ -46,6 +46,8 @@ class PunchBatch:
     caught_up: bool
     #: Positions between `position` and the end of the log.
     lag: int
+    #: The position of the first punch.
+    first: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ def split(batch: Batch, chosen: Sequence[Chosen], most: int) -> Iterator[PunchBa
         part = chosen[start : start + most]
         position = part[-1][0] if start + most < len(chosen) else batch.position
         caught_up = batch.caught_up and position == batch.position
-        yield PunchBatch([punch for _, punch in part], position, caught_up, batch.head - position)
+        first = part[0][0] if part else None
+        yield PunchBatch([punch for _, punch in part], position, caught_up, batch.head - position, first)
 
 
 class PunchFeed:
@@ -142,13 +145,14 @@ class PunchFeed:
         self._sieve = Sieve(wanted)
         self._most = most
 
-    async def follow(self, after: int) -> AsyncGenerator[PunchBatch]:
+    async def follow(self, after: int, *, quiet: bool = False) -> AsyncGenerator[PunchBatch]:
         """What follows a position, for ever: the first batch at once, and one at least every 15 seconds.
 
-        Raises CursorExpired when the reader fell behind what is kept.
+        `quiet` is for who knows already that there was no more: nothing is said before there is news, or a checkpoint
+        is due. Raises CursorExpired when the reader fell behind what is kept.
         """
         clock = asyncio.get_running_loop().time
-        due, told = clock(), False
+        due, told = clock() + (CHECKPOINT if quiet else 0), quiet
         async with aclosing(self._feed.follow(self._tenant_id, after)) as batches:
             async for batch in batches:
                 chosen = await insist(partial(self._choose, batch))

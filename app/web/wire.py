@@ -3,7 +3,8 @@
 `Http` bounds what uvicorn leaves open: how long a request may take to arrive, and how large its head may be. A client
 that drips bytes, or falls silent in the middle, is cut off; nothing of a request that was cut off is acted on.
 
-What `Wire` adds is the difference between a close code that was written and one that arrives:
+`Wire` lends the application its transport, for messages that many get at once. What it adds besides is the difference
+between a close code that was written and one that arrives:
 
 - a socket whose client stopped reading can be cut: the closing frame follows what is already buffered, without waiting
   for room, and the connection is dropped if the client does not come back for it;
@@ -22,8 +23,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
-#: The extension under which the application finds `cut`.
+#: The extensions under which the application finds `cut`, and the connection itself.
 CUT: Final = "punchconnect.cut"
+WIRE: Final = "punchconnect.wire"
 TRY_LATER: Final = 1013
 #: Seconds for a client to fetch the closing frame and answer it.
 LINGER: Final = 60.0
@@ -110,9 +112,33 @@ class Wire(WebSocketsSansIOProtocol):
     _deaf_until = 0.0
 
     async def run_asgi(self) -> None:
-        """Offer `cut` to the application, then run it."""
-        cast("dict[str, Any]", self.scope["extensions"])[CUT] = self.cut
+        """Offer `cut` and the connection to the application, then run it."""
+        cast("dict[str, Any]", self.scope["extensions"]).update({CUT: self.cut, WIRE: self})
         await super().run_asgi()
+
+    def write_text(self, payload: bytes) -> None:
+        """One text message, past ASGI and without waiting for room; `writable` says whether there is any.
+
+        Nothing happens once the socket is closing.
+        """
+        if self.close_sent or self.disconnected or self.transport.is_closing():
+            return
+        if self.conn.extensions:
+            self.conn.send_text(payload)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            return
+        size = len(payload)
+        if size < 126:
+            head = bytes((0x81, size))
+        elif size < 2**16:
+            head = b"\x81\x7e" + size.to_bytes(2, "big")
+        else:
+            head = b"\x81\x7f" + size.to_bytes(8, "big")
+        self.transport.write(head + payload)
+
+    def backlog(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self.transport.get_write_buffer_size()
 
     def cut(self, code: int, reason: str) -> None:
         """Send the closing frame now and drop the connection later, whether or not the client reads. Never waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,6 +14,7 @@ import pytest
 from app.broadcast import Bell
 from app.database import Database
 from app.domain import keys, tenants
+from app.domain.devices import Device
 from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import Actor, KeyRing
@@ -20,6 +22,8 @@ from app.settings import Settings
 from app.vault import Vault
 from schema.context import Context
 from schema.http import GraphQLHttp, MakeContext
+from tests import factories
+from tests.schema.feeds import Served, start
 from tests.schema.world import World, make_world
 
 PUBLIC_URL = "https://punchconnect.example"
@@ -141,3 +145,16 @@ async def caller(make_caller: MakeCaller) -> Caller:
 async def world(db: Database, vault: Vault, caller: Caller) -> World:
     """One of everything in the caller's tenant."""
     return await make_world(db, vault, caller.tenant_id)
+
+
+@pytest.fixture
+async def here(settings: Settings, database_url: str, vault: Vault) -> AsyncIterator[Served]:
+    """The whole API at an address of its own."""
+    async with AsyncExitStack() as stack:
+        yield await start(stack, settings, database_url, vault)
+
+
+@pytest.fixture
+async def device(db: Database, caller: Caller) -> Device:
+    """A terminal of the caller's tenant."""
+    return await factories.make_device(db, caller.tenant_id)

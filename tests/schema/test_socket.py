@@ -24,6 +24,7 @@ from app.domain.keys import Actor, KeyRing, PermissionDenied, Unauthenticated
 from app.errors import ServiceUnavailable
 from app.vault import Vault
 from app.web import wire
+from schema.sharing import Live
 from schema.socket import SocketLimits, SocketServer
 from tests.conftest import MakeTenant
 from tests.schema.sockets import MESSAGE_BOUND, OURS, PATIENCE, Client, acknowledged, dialled, serving
@@ -36,6 +37,12 @@ class Operation:
     actor: Actor
     request_id: str = "req_1"
     unsent: bool | None = None
+    resume: int | None = None
+    cursor: str | None = None
+    live: Live | None = None
+
+    def refresh(self) -> None:
+        """Nothing is loaded here."""
 
 
 #: Sources of subscriptions that are running.

@@ -3,88 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from app import migrations
-from app.broadcast import Bell
 from app.database import Database
 from app.domain import keys, outbox, tenants
 from app.domain.devices import Device
-from app.domain.events import Cursors
-from app.domain.feed import Feed
-from app.domain.keys import KeyRing
 from app.embedded import EmbeddedPostgres
 from app.settings import Settings
 from app.vault import Vault
-from schema.api import GraphQLApi, Parts
 from tests import factories
 from tests.schema.conftest import Caller
-from tests.schema.sockets import PATIENCE, Client, acknowledged, serving
+from tests.schema.feeds import FEED, Served, batch, pins, start
+from tests.schema.sockets import PATIENCE, acknowledged
 from tests.schema.world import World, add_punches, make_view
-
-FEED = """
-subscription($after: String, $from: FeedStart, $filter: PunchFilter, $maxBatch: Int) {
-  punches(after: $after, from: $from, filter: $filter, maxBatch: $maxBatch) {
-    cursor previousCursor caughtUp headLag
-    punches { id pin raw punchedAt direction device { serialNumber site { name } } employee { name } }
-  }
-}
-"""
-
-
-@dataclass
-class Served:
-    """The API at an address, over its own feed."""
-
-    url: str
-    parts: Parts
-
-    async def punch(self, tenant_id: UUID, device: Device, *numbers: int, pin: str = "7") -> list[str]:
-        """Punches of some minutes after nine, committed and rung; their PINs say which."""
-        views = [make_view(device.id, number, pin=f"{pin}{number}") for number in numbers]
-        logged = await add_punches(self.parts.db, tenant_id, device, views)
-        outbox.ring(self.parts.bell, self.parts.vault.bus_key, logged)
-        return [view.pin for view in views]
-
-
-async def start(stack: AsyncExitStack, settings: Settings, database_url: str, vault: Vault) -> Served:
-    db, bell, cursors = Database(database_url), Bell(None), Cursors(vault.cursor_key)
-    feed = Feed(db, bell, cursors, vault.bus_key)
-    parts = Parts(settings, db, vault, cursors, bell, feed, KeyRing(db, vault))
-    api = GraphQLApi(parts)
-    for part in (db, bell, feed, api):
-        await part.start()
-        stack.push_async_callback(part.stop)
-    return Served(await stack.enter_async_context(serving(api.sockets)), parts)
-
-
-@pytest.fixture
-async def here(settings: Settings, database_url: str, vault: Vault) -> AsyncIterator[Served]:
-    async with AsyncExitStack() as stack:
-        yield await start(stack, settings, database_url, vault)
-
-
-@pytest.fixture
-async def device(db: Database, caller: Caller) -> Device:
-    return await factories.make_device(db, caller.tenant_id)
-
-
-async def batch(client: Client, id: str = "1") -> dict[str, Any]:
-    payload = await client.next(id)
-    assert "errors" not in payload, payload
-    found: dict[str, Any] = payload["data"]["punches"]
-    return found
-
-
-def pins(batch: dict[str, Any]) -> list[str]:
-    return [punch["pin"] for punch in batch["punches"]]
 
 
 async def test_the_first_batch_comes_at_once_and_the_next_begins_where_it_ended(

@@ -1,0 +1,80 @@
+"""The guards of the live feed: see tests/guards.py, which takes them away one by one."""
+
+from __future__ import annotations
+
+from tests.guards import Guard
+
+SHARING, PIPE = "schema/sharing.py", "schema/pipe.py"
+AT_SHARING, AT_SOCKET = "tests/schema/test_sharing.py::test_", "tests/schema/test_socket.py::test_"
+
+GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "sharing: a piece goes only to whom it fits",
+        SHARING,
+        [("                if piece.fits(position):\n", "                if True:\n")],
+        [AT_SHARING + "nobody_who_comes_and_goes_misses_or_repeats_anything"],
+    ),
+    Guard(
+        "sharing: a piece ends before what a member has seen",
+        SHARING,
+        [
+            (
+                "self.start <= position < self.first if self.first is not None else self.start <= position <= self.end",
+                "self.start <= position <= self.end",
+            )
+        ],
+        [AT_SHARING + "a_piece_fits_where_it_is_exactly_what_follows"],
+    ),
+    Guard(
+        "sharing: nobody joins a group that has gone on",
+        SHARING,
+        [
+            (
+                "        if live.position < group.start:\n            return None",
+                "        if False:\n            return None",
+            )
+        ],
+        [AT_SHARING + "who_is_behind_its_group_does_not_join_it"],
+    ),
+    Guard(
+        "sharing: rights are part of what is alike",
+        SHARING,
+        [("if part.name not in OWN)\n    return (rights", "if part.name == 'plan')\n    return (rights")],
+        [AT_SHARING + "other_tenants_and_other_rights_are_not_alike"],
+    ),
+    Guard(
+        "sharing: a group has no key",
+        SHARING,
+        [("        raise DependsOnViewer\n", "        return UUID(int=0)\n")],
+        [AT_SHARING + "what_depends_on_the_caller_is_executed_for_each"],
+    ),
+    Guard(
+        "sharing: a batch waits for PostgreSQL",
+        SHARING,
+        [('                raise ServiceUnavailable("The database', '                log.debug("The database')],
+        [AT_SHARING + "a_batch_is_executed_again_until_postgresql_is_back"],
+    ),
+    Guard(
+        "sharing: what waits for a member is bounded",
+        PIPE,
+        [("            self.forget(member)\n            return False\n", "            pass\n")],
+        [AT_SHARING + "what_waits_for_a_member_is_bounded"],
+    ),
+    Guard(
+        "sharing: who is set back begins where its buffer began",
+        PIPE,
+        [("            member.position = mine[0].start\n", "")],
+        [AT_SHARING + "a_slow_reader_is_set_back_and_loses_nothing"],
+    ),
+    Guard(
+        "socket: a client that takes nothing is given up",
+        PIPE,
+        [
+            (
+                "elif self._loop.time() - moved >= self._stall:\n                raise Stuck\n",
+                "elif self._loop.time() - moved >= self._stall:\n                continue\n",
+            )
+        ],
+        [AT_SOCKET + "a_reader_that_stops_reading_is_1013_and_holds_its_source_back"],
+    ),
+)
