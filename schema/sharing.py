@@ -237,8 +237,7 @@ class Groups:
         group.members.pop(member, None)
         if not group.members and self._groups.get(key) is group:
             del self._groups[key]
-            assert group.task is not None
-            group.task.cancel()
+            group.end()
 
     async def _run(self, key: Key, group: Group) -> None:
         try:
@@ -297,17 +296,28 @@ class Group:
         self.start = live.position
         self.members: dict[Member, None] = {}
         self.task: asyncio.Task[None] | None = None
+        self._executing = self._over = False
         self._source = live.source
         self._executor = executor
         self._context = context
         self._encode = encode
         self._counts = counts
 
+    def end(self) -> None:
+        """Nobody is left. An execution under way comes to its end: cut in the middle it would leave loose ends."""
+        self._over = True
+        if self.task is not None and not self._executing:
+            self.task.cancel()
+
     async def run(self) -> None:
-        """Execute and pass on, until it is cancelled or a batch cannot be executed."""
+        """Execute and pass on, until it is ended or a batch cannot be executed."""
         async with aclosing(self._source.follow(self.start)) as steps:
             async for step in steps:
+                self._executing = True
                 piece = await insist(partial(self._execute, step))
+                self._executing = False
+                if self._over:
+                    return
                 self._counts.executed += 1
                 # Who joins from here on has this piece behind it.
                 self.start = piece.end

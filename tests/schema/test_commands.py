@@ -21,8 +21,8 @@ from app.vault import Vault
 from protocol.adms.commands import read_results
 from tests.factories import make_device
 from tests.schema.conftest import Caller, MakeCaller
+from tests.schema.feeds import Served, start
 from tests.schema.sockets import Client, acknowledged
-from tests.schema.test_subscriptions import Served, start
 
 SEND = """mutation ($device: ID!, $command: DeviceCommandInput!) {
     done: deviceCommandSend(input: {deviceId: $device, command: $command}) {

@@ -128,7 +128,7 @@ async def test_subscriptions_alike_are_executed_once(here: Served, caller: Calle
         made = [(await here.punch(caller.tenant_id, device, number))[0] for number in range(3)]
 
         for number, client in enumerate(clients):
-            cursor, seen = first["cursor"], []
+            cursor, seen = first["cursor"], list[str]()
             while len(seen) < 3:
                 got = await batch(client, f"op{number}")
                 assert got["previousCursor"] == cursor
