@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help dev docs test test-full screenshots journeys guards check format bench lock
+.PHONY: help dev docs test test-full screenshots quickstart journeys guards check format bench lock
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test-full: $(VENV)/.dev  ## adds what is long: browsers, client libraries, the f
 
 screenshots: $(VENV)/.dev  ## a picture of every page of the dashboard, into build/screenshots
 	$(PYTEST) --full tests/app/web/test_screens.py
+
+quickstart: $(VENV)/.dev  ## the quickstart from a clean clone, with a clock
+	$(BIN)/python -m tests.docs.quickstart
 
 journeys: $(VENV)/.dev  ## the journey tests N times in a row
 	@n=$(or $(N),1); i=1; while [ $$i -le $$n ]; do echo "journeys, round $$i of $$n"; $(PYTEST) tests/journeys || exit 1; i=$$((i+1)); done

@@ -24,6 +24,7 @@ from graphql import OperationDefinitionNode, OperationType, parse, validate
 from app import ids
 from schema import schema
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name
+from tests.docs.quickstart import PAGE as QUICKSTART
 from tests.server import listen
 
 READY_WITHIN: Final = 60
@@ -100,6 +101,10 @@ def test_the_commands_on_a_page_do_what_it_says(page: Path, dev: Path, tmp_path:
         assert len(re.findall(r'"localTime":"[^"]+","direction":"(?:CHECK|BREAK)_', shown)) == 2
         assert len(re.findall(r"^whsec_[A-Za-z0-9+/]{43}=$", shown, re.MULTILINE)) == 1
         assert shown.count("OK: 1") == 2
+    if page == QUICKSTART:
+        assert len(re.findall(r'"localTime":"[^"]+","direction":"(?:CHECK|BREAK)_', shown)) == 2
+        assert "OK: 1" in shown
+        assert "punch.created" in shown
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "graphql")], ids=name)
