@@ -70,7 +70,11 @@ def run(folder: Path) -> Taken:
         note("ready")
         shown = ""
         for step, block in zip(STEPS, blocks(PAGE, "sh"), strict=True):
-            shown += _second_terminal(home, block, receiver, log)
+            said = _second_terminal(home, block, receiver, log)
+            # The first punches are made at this moment; who sees fewer than the page says asks again.
+            while step == "query" and said.count('"localTime"') < 2 and time.monotonic() - began < INSTALL_WITHIN:
+                said = _second_terminal(home, block, receiver, log)
+            shown += said
             note(step)
     return Taken(seconds, shown)
 
