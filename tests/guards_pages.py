@@ -47,6 +47,12 @@ GUARDS: tuple[Guard, ...] = (
         [AT_DASHBOARD + "the_stream_ends_with_its_key"],
     ),
     Guard(
+        "pages: a stream does not hold up a restart",
+        LIVE,
+        [("                    if _stops(visit):\n                        return\n", "")],
+        [AT_DASHBOARD + "a_stopping_server_ends_its_streams_at_once_and_signs_nobody_out"],
+    ),
+    Guard(
         "pages: a key has so many streams",
         LIVE,
         [("if streams[key_id] >= visit.parts", "if False and streams[key_id] >= visit.parts")],

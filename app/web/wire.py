@@ -1,7 +1,8 @@
 """uvicorn's HTTP with a deadline for requests, and its WebSocket with better manners at the end.
 
 `Http` bounds what uvicorn leaves open: how long a request may take to arrive, and how large its head may be. A client
-that drips bytes, or falls silent in the middle, is cut off; nothing of a request that was cut off is acted on.
+that drips bytes, or falls silent in the middle, is cut off; nothing of a request that was cut off is acted on. When the
+server stops it also says so to answers that would never end by themselves.
 
 `Wire` lends the application its transport, for messages that many get at once. What it adds besides is the difference
 between a close code that was written and one that arrives:
@@ -15,7 +16,7 @@ between a close code that was written and one that arrives:
 
 from __future__ import annotations
 
-from asyncio import BaseTransport, TimerHandle
+from asyncio import BaseTransport, Event, TimerHandle
 from contextlib import suppress
 from typing import Any, ClassVar, Final, cast
 
@@ -26,6 +27,8 @@ from websockets.exceptions import InvalidState
 #: The extensions under which the application finds `cut`, and the connection itself.
 CUT: Final = "punchconnect.cut"
 WIRE: Final = "punchconnect.wire"
+#: In the scope of an HTTP request: an `asyncio.Event` that is set when the server stops. Endless answers end then.
+ENDING: Final = "punchconnect.ending"
 TRY_LATER: Final = 1013
 #: Seconds for a client to fetch the closing frame and answer it.
 LINGER: Final = 60.0
@@ -52,6 +55,7 @@ class Http(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Whoever connects is expected to say something."""
         super().connection_made(cast("Any", transport))
+        self._ending = Event()
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -72,6 +76,7 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """As before."""
         self._head_ended = True
+        cast("dict[str, Any]", self.scope)[ENDING] = self._ending
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -83,6 +88,11 @@ class Http(HttpToolsProtocol):
         """From now on the socket has deadlines of its own."""
         self._stop()
         super().handle_websocket_upgrade()
+
+    def shutdown(self) -> None:
+        """The server stops: what is under way is finished, what never finishes is told."""
+        super().shutdown()
+        self._ending.set()
 
     def _expect(self) -> None:
         self._since, self._received, self._head_ended = self.loop.time(), 0, False

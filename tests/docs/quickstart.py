@@ -117,7 +117,8 @@ def _second_terminal(home: Path, block: Block, port: int, log: Path) -> str:
             f"until grep -qF -- {shlex.quote(block.until)} {out}; do kill -0 $! || break; sleep 0.05; done\n"
             f"kill -- -$! || true\ncat {out}\ngrep -qF -- {shlex.quote(block.until)} {out}\n"
         )
-    script = f"set -e\n[ ! -f {kept} ] || . {kept}\n{text}\ndeclare -p SECRET 2>/dev/null >{kept} || :\ndeclare -f >>{kept}\n"
+    keep = f"declare -p SECRET 2>/dev/null >{kept} || :\ndeclare -f >>{kept}\n"
+    script = f"set -e\n[ ! -f {kept} ] || . {kept}\n{text}\n{keep}"
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=home,
@@ -160,11 +161,12 @@ def _free() -> int:
 
 def report(taken: Taken) -> str:
     """For people."""
-    lines = [f"  {step:<10}{seconds:>7.1f} s" for step, seconds in taken.seconds.items()]
-    return "\n".join(
-        ["From an empty folder, seconds since the first command:", *lines]
-        + [f"First signed webhook {taken.after_installation:.1f} s after the installation (promised: {PROMISED} s)."]
+    lines = ["From an empty folder, seconds since the first command:"]
+    lines += [f"  {step:<10}{seconds:>7.1f} s" for step, seconds in taken.seconds.items()]
+    lines.append(
+        f"First signed webhook {taken.after_installation:.1f} s after the installation (promised: {PROMISED} s)."
     )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from app.domain.tables import now
 from app.errors import AppError, ServiceUnavailable
 from app.paging import CursorInvalid
 from app.web.dashboard.desk import Desk, Visit
+from app.web.wire import ENDING
 
 #: Seconds between two looks at whether the key of an open stream still works.
 CHECK_EVERY: Final = 2.0
@@ -98,7 +99,9 @@ async def _stream(visit: Visit, streams: Counter[UUID]) -> Response:
             async with _watched(visit, position) as batches:
                 async for batch in batches:
                     yield await _message(visit, batch)
-            yield b"event: ended\ndata: {}\n\n"
+            # Cut off without a word, the browser comes back by itself, to a server that is there.
+            if not _stops(visit):
+                yield b"event: ended\ndata: {}\n\n"
         finally:
             streams[key_id] -= 1
             if not streams[key_id]:
@@ -115,28 +118,42 @@ async def _stream(visit: Visit, streams: Counter[UUID]) -> Response:
 
 @asynccontextmanager
 async def _watched(visit: Visit, position: int) -> AsyncIterator[AsyncGenerator[PunchBatch]]:
-    """What follows a position, until the session's key stops working."""
+    """What follows a position, until the session's key stops working or the server stops."""
     feed = PunchFeed(visit.parts.feed, visit.parts.db, visit.tenant_id)
 
     async def batches() -> AsyncGenerator[PunchBatch]:
         async with aclosing(feed.follow(position)) as source:
             coming: asyncio.Task[PunchBatch] | None = None
+            ending = asyncio.ensure_future(_ending(visit).wait())
             try:
                 while True:
                     coming = coming or asyncio.ensure_future(anext(source))
-                    done, _ = await asyncio.wait({coming}, timeout=CHECK_EVERY)
+                    await asyncio.wait({coming, ending}, timeout=CHECK_EVERY, return_when=asyncio.FIRST_COMPLETED)
+                    if _stops(visit):
+                        return
                     if not await _alive(visit):
                         return
-                    if done:
+                    if coming.done():
                         batch, coming = coming.result(), None
                         yield batch
             finally:
-                if coming is not None:
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
+                left = [task for task in (coming, ending) if task is not None]
+                for task in left:
+                    task.cancel()
+                await asyncio.gather(*left, return_exceptions=True)
 
     async with aclosing(batches()) as found:
         yield found
+
+
+def _ending(visit: Visit) -> asyncio.Event:
+    """What is set when the server stops; nothing ever sets it on a server that is not ours."""
+    ending: asyncio.Event = visit.request.scope.get(ENDING) or asyncio.Event()
+    return ending
+
+
+def _stops(visit: Visit) -> bool:
+    return _ending(visit).is_set()
 
 
 async def _alive(visit: Visit) -> bool:
@@ -147,12 +164,14 @@ async def _alive(visit: Visit) -> bool:
 
 
 async def _message(visit: Visit, batch: PunchBatch) -> bytes:
-    while True:
+    while not _stops(visit):
         try:
             rows = await shown(visit, batch.punches)
             break
         except ServiceUnavailable:
             await asyncio.sleep(1)
+    else:
+        return b""  # it comes again, from another server
     cursor = visit.parts.cursors.write(visit.tenant_id, batch.position)
     data = orjson.dumps({"punches": rows, "lag": batch.lag})
     return b"id: " + cursor.encode() + b"\ndata: " + data + b"\n\n"

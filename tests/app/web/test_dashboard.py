@@ -477,6 +477,17 @@ async def test_the_stream_ends_with_its_key(inside: Office, db: Database) -> Non
     assert message["event"] == "ended"
 
 
+async def test_a_stopping_server_ends_its_streams_at_once_and_signs_nobody_out(inside: Office) -> None:
+    async with _stream(inside) as messages:
+        heard = [await anext(messages)]
+        stopping = asyncio.create_task(inside.server.__aexit__(None, None, None))
+        # One that waits to be given up on is cut off in the middle: an error here.
+        heard += [message async for message in messages]
+        await stopping
+
+    assert [message["event"] for message in heard] == ["message"]
+
+
 async def test_a_key_has_so_many_streams_and_no_more(
     database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault
 ) -> None:
