@@ -216,11 +216,15 @@ async def _provide_tenant(here: Installation, data_dir: Path) -> None:
         kept = orjson.loads(path.read_bytes()) if path.exists() else None
         if kept is not None:
             async with db.across("operate") as connection:
-                found = {ids.show("ten", tenant.id) for tenant in await tenants.list_all(connection)}
-            kept = kept if kept["tenant_id"] in found else None
+                found = {ids.show("ten", tenant.id): tenant for tenant in await tenants.list_all(connection)}
+                kept = kept if kept["tenant_id"] in found else None
+                # A data directory may be older than a trial, and nobody sells this tenant a plan.
+                if kept is not None and found[kept["tenant_id"]].plan == tenants.Plan.TRIAL:
+                    await tenants.activate(connection, found[kept["tenant_id"]].id)
         if kept is None:
             async with db.across("operate") as connection:
                 created = await tenants.create(connection, vault, "Demo", key_name="dev")
+                await tenants.activate(connection, created.tenant.id)
             kept = {
                 "tenant_id": ids.show("ten", created.tenant.id),
                 "api_key": created.api_key,

@@ -272,6 +272,11 @@ class MutationInput:
         """The coerced arguments in JSON's types, without the key: what tells two calls apart."""
         return {name: value for name, value in _plain(self).items() if name != "idempotency_key"}
 
+    def named(self) -> dict[str, Any]:
+        """The same under the contract's names."""
+        named: dict[str, Any] = _camel(self.arguments())
+        return named
+
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
@@ -282,6 +287,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name
     return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _camel(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {to_camel_case(name.rstrip("_")): _camel(part) for name, part in value.items()}
+    return [_camel(part) for part in value] if isinstance(value, list) else value
 
 
 def read_id(prefix: ids.Prefix, text: str, field: str = "id") -> UUID:

@@ -28,6 +28,7 @@ from strawberry import UNSET
 from app import ids
 from app.database import Session
 from app.domain import (
+    acts,
     addresses,
     bindings,
     claims,
@@ -132,10 +133,15 @@ async def _run(info: Info, scope: str, input: MutationInput, verb: Verb[E], reca
     """Do it once. The actor needs `scope`; `recall` finds the entity of an earlier call by its outcome."""
     context = info.context
     actor = context.actor.may(scope)
+
+    async def act() -> Done[E]:
+        async with acts.begin(session, actor.tenant_id, info.field_name, input.named()):
+            return await verb(session, actor)
+
     try:
         call = _call(info, input)
         async with context.db.write(actor.tenant_id) as session:
-            done = await idempotency.once(session, actor.tenant_id, call, partial(verb, session, actor))
+            done = await idempotency.once(session, actor.tenant_id, call, act)
             if isinstance(done, idempotency.Replay):
                 context.response_headers["Idempotent-Replayed"] = "true"
                 return Answer(await recall(session, actor.tenant_id, done.outcome), replay=True)

@@ -143,7 +143,7 @@ class Tenant(Node):
         return cls(
             id=ID(ids.show("ten", row.id)),
             name=row.name,
-            plan=Plan(row.plan),
+            plan=row.standing(now()),
             trial_ends_at=row.trial_ends_at,
             created_at=row.created_at,
         )

@@ -39,8 +39,32 @@ class TenantNotFound(AppError):
         super().__init__(f"No tenant {ids.show('ten', tenant_id)}.")
 
 
+class TrialEnded(AppError):
+    """The seven days are over, and the plan is not paid yet."""
+
+    code, status = "trial_ended", 402
+
+    def __init__(self, ended_at: datetime) -> None:
+        super().__init__(
+            f"The trial ended on {ended_at:%Y-%m-%d at %H:%M} UTC, so nothing is written. Terminals are still heard, "
+            "and everything can be read. Have the plan activated to go on."
+        )
+
+
+class PlanSuspended(AppError):
+    """The operator has suspended the plan."""
+
+    code, status = "plan_suspended", 402
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The plan is suspended, so nothing is written. Terminals are still heard, and everything can be read. "
+            "Have the plan activated to go on."
+        )
+
+
 class Tenant(SQLModel, table=True):
-    """A customer."""
+    """A customer. `plan` is what was agreed; `standing` is what that comes to at a moment."""
 
     __tablename__: ClassVar[str] = "tenants"
     __table_args__ = (CheckConstraint("plan IN ('TRIAL', 'ACTIVE', 'SUSPENDED')", name="plan"),)
@@ -50,6 +74,10 @@ class Tenant(SQLModel, table=True):
     plan: str = Plan.TRIAL
     trial_ends_at: datetime | None = instant(optional=True)
     created_at: datetime = instant()
+
+    def standing(self, at: datetime) -> Plan:
+        """SUSPENDED once a trial is over, although nobody has suspended it."""
+        return Plan.SUSPENDED if _trial_is_over(self, at) else Plan(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +95,18 @@ def start_trial(name: str) -> Tenant:
     """A new tenant whose trial begins now."""
     started = now()
     return Tenant(name=name, plan=Plan.TRIAL, trial_ends_at=started + TRIAL, created_at=started)
+
+
+def check_plan(tenant: Tenant, at: datetime) -> None:
+    """Return if the tenant may write at this moment; TrialEnded or PlanSuspended otherwise."""
+    if tenant.trial_ends_at is not None and _trial_is_over(tenant, at):
+        raise TrialEnded(tenant.trial_ends_at)
+    if tenant.plan == Plan.SUSPENDED:
+        raise PlanSuspended
+
+
+def _trial_is_over(tenant: Tenant, at: datetime) -> bool:
+    return tenant.plan == Plan.TRIAL and tenant.trial_ends_at is not None and tenant.trial_ends_at <= at
 
 
 async def create(

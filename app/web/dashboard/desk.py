@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,8 @@ from starlette.routing import BaseRoute, Route
 from app import ids, paging
 from app.broadcast import Bell
 from app.database import Database
-from app.domain import addresses, outbox, tenants
+from app.domain import acts, addresses, outbox, tenants
+from app.domain.acts import Act
 from app.domain.devices import PATIENCE, DeviceConnectionState, connection_state
 from app.domain.events import Cursors, Logged
 from app.domain.feed import Feed
@@ -125,6 +126,16 @@ class Visit:
         """On to another page of the dashboard, after a form."""
         asked = {**query, **({"done": done} if done else {})}
         return RedirectResponse(f"/dashboard/{path}" + (f"?{urlencode(asked)}" if asked else ""), 303)
+
+    @asynccontextmanager
+    async def write(self, action: str, **given: Any) -> AsyncIterator[Act]:
+        """The only way to change something: one transaction. It is called as the mutation that does the same is, with
+        the arguments that the mutation would have. TrialEnded, PlanSuspended."""
+        async with (
+            self.parts.db.write(self.tenant_id) as session,
+            acts.begin(session, self.tenant_id, action, given) as act,
+        ):
+            yield act
 
     def ring(self, batch: Sequence[Logged]) -> None:
         """Tell feeds and workers what was committed. After the transaction's end, never inside."""
@@ -253,8 +264,15 @@ class Desk:
     async def _plan(self, visit: Visit) -> Response:
         async with self.parts.db.read(visit.tenant_id) as session:
             tenant = await tenants.get(session, visit.tenant_id)
-        left = tenant.trial_ends_at - now() if tenant.trial_ends_at else None
-        return visit.show("plan.html", tenant=tenant, left=left, price=self.parts.settings.price_per_device)
+        at = now()
+        left = tenant.trial_ends_at - at if tenant.trial_ends_at else None
+        return visit.show(
+            "plan.html",
+            tenant=tenant,
+            standing=tenant.standing(at),
+            left=left,
+            price=self.parts.settings.price_per_device,
+        )
 
     def _guarded(self, do: Do, most: int | None) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:

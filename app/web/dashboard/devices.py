@@ -79,23 +79,24 @@ async def _ask(visit: Visit) -> Response:
 
 async def _add(visit: Visit) -> Response:
     visit.actor.may("devices:write")
-    site = visit.given("site")
-    async with visit.parts.db.write(visit.tenant_id) as session:
+    serial, given = visit.given("serial"), {name: value for name, value in _changes(visit).items() if value is not None}
+    serial = serial.upper() if serial.islower() else serial
+    async with visit.write("deviceRegister", serialNumber=serial, **_shown(given)) as act:
         device = await devices.register(
-            session,
+            act.session,
             visit.tenant_id,
-            visit.given("serial").upper() if visit.given("serial").islower() else visit.given("serial"),
-            name=visit.given("name") or None,
-            site_id=ids.read("sit", site) if site else None,
-            time_zone=visit.given("zone") or None,
+            serial,
+            name=given.get("name"),
+            site_id=given.get("site_id"),
+            time_zone=given.get("time_zone"),
         )
     return visit.go(f"devices/{ids.show('dev', device.id)}", done="registered")
 
 
 async def _site(visit: Visit) -> Response:
     visit.actor.may("devices:write")
-    async with visit.parts.db.write(visit.tenant_id) as session:
-        await sites.create(session, visit.tenant_id, visit.given("name"), visit.given("zone"))
+    async with visit.write("siteCreate", name=visit.given("name"), timeZone=visit.given("zone")) as act:
+        await sites.create(act.session, visit.tenant_id, visit.given("name"), visit.given("zone"))
     return visit.go("devices", done="saved")
 
 
@@ -150,33 +151,38 @@ async def _state(visit: Visit) -> Response:
 async def _change(visit: Visit) -> Response:
     visit.actor.may("devices:write")
     device_id, tenant_id = visit.id("dev"), visit.tenant_id
-    here = f"devices/{ids.show('dev', device_id)}"
+    shown = ids.show("dev", device_id)
     logged: list[Logged] = []
-    async with visit.parts.db.write(tenant_id) as session:
-        match visit.given("do"):
-            case "save":
-                await devices.update(session, tenant_id, device_id, _changes(visit))
-                done = "saved"
-            case "approve":
-                shared = visit.parts.settings.shared_address == "approve"
-                changes = {name: value for name, value in _changes(visit).items() if value is not None}
-                _, logged = await bindings.approve(session, tenant_id, device_id, changes, shared=shared)
-                done = "approved"
-            case "suspend":
-                await devices.suspend(session, tenant_id, device_id)
-                done = "suspended"
-            case "resume":
-                await devices.resume(session, tenant_id, device_id)
-                done = "resumed"
-            case "retire":
-                await devices.retire(session, tenant_id, device_id)
-                logged = await commands.cancel_all(session, tenant_id, device_id)
-                await placements.drop(session, tenant_id, device_id)
-                done = "retired"
-            case _:
-                raise InvalidInput("There is no such action.")
+    match visit.given("do"):
+        case "save":
+            changes = _changes(visit)
+            async with visit.write("deviceUpdate", id=shown, **_shown(changes)) as act:
+                await devices.update(act.session, tenant_id, device_id, changes)
+            done = "saved"
+        case "approve":
+            shared = visit.parts.settings.shared_address == "approve"
+            changes = {name: value for name, value in _changes(visit).items() if value is not None}
+            async with visit.write("deviceApprove", id=shown, **_shown(changes)) as act:
+                _, logged = await bindings.approve(act.session, tenant_id, device_id, changes, shared=shared)
+            done = "approved"
+        case "suspend":
+            async with visit.write("deviceSuspend", id=shown) as act:
+                await devices.suspend(act.session, tenant_id, device_id)
+            done = "suspended"
+        case "resume":
+            async with visit.write("deviceResume", id=shown) as act:
+                await devices.resume(act.session, tenant_id, device_id)
+            done = "resumed"
+        case "retire":
+            async with visit.write("deviceRetire", id=shown) as act:
+                await devices.retire(act.session, tenant_id, device_id)
+                logged = await commands.cancel_all(act.session, tenant_id, device_id)
+                await placements.drop(act.session, tenant_id, device_id)
+            done = "retired"
+        case _:
+            raise InvalidInput("There is no such action.")
     visit.ring(logged)
-    return visit.go(here, done=done)
+    return visit.go(f"devices/{shown}", done=done)
 
 
 def _commands_of(device_id: UUID) -> paging.Asked[commands.Wanted]:
@@ -187,20 +193,28 @@ async def _command(visit: Visit) -> Response:
     """Queue one, or take one back."""
     device_id, tenant_id, kind = visit.id("dev"), visit.tenant_id, visit.given("do")
     visit.actor.may("doors:unlock" if kind == "unlockDoor" else "devices:write")
+    shown = ids.show("dev", device_id)
     logged: list[Logged] = []
-    async with visit.parts.db.write(tenant_id) as session:
-        if kind in COMMANDS:
-            await commands.send(session, tenant_id, device_id, kind, {})
-        elif kind == "unlockDoor":
-            await commands.send(session, tenant_id, device_id, kind, {"door": 1, "seconds": 5})
-        elif kind == "backfill":
-            await commands.backfill(session, tenant_id, device_id, _wall(visit, "from"), _wall(visit, "to"))
-        elif kind == "cancel":
-            _, logged = await commands.cancel(session, tenant_id, ids.read("cmd", visit.given("command")))
-        else:
-            raise InvalidInput("There is no such command.")
+    if kind in COMMANDS:
+        async with visit.write("deviceCommandSend", deviceId=shown, command={kind: True}) as act:
+            await commands.send(act.session, tenant_id, device_id, kind, {})
+    elif kind == "unlockDoor":
+        door = {"door": 1, "seconds": 5}
+        async with visit.write("deviceCommandSend", deviceId=shown, command={kind: door}) as act:
+            await commands.send(act.session, tenant_id, device_id, kind, door)
+    elif kind == "backfill":
+        start, end = _wall(visit, "from"), _wall(visit, "to")
+        period = {"from": start.isoformat(), "to": end.isoformat()}
+        async with visit.write("deviceBackfill", deviceId=shown, **period) as act:
+            await commands.backfill(act.session, tenant_id, device_id, start, end)
+    elif kind == "cancel":
+        command_id = ids.read("cmd", visit.given("command"))
+        async with visit.write("deviceCommandCancel", id=ids.show("cmd", command_id)) as act:
+            _, logged = await commands.cancel(act.session, tenant_id, command_id)
+    else:
+        raise InvalidInput("There is no such command.")
     visit.ring(logged)
-    return visit.go(f"devices/{ids.show('dev', device_id)}", done="cancelled" if kind == "cancel" else "told")
+    return visit.go(f"devices/{shown}", done="cancelled" if kind == "cancel" else "told")
 
 
 def _wall(visit: Visit, name: str) -> datetime:
@@ -221,3 +235,11 @@ def _changes(visit: Visit) -> dict[str, Any]:
     if "zone" in visit.form:
         changes["time_zone"] = visit.given("zone") or None
     return changes
+
+
+def _shown(changes: dict[str, Any]) -> dict[str, Any]:
+    """The same as a mutation's input would have them."""
+    names = {"name": "name", "site_id": "siteId", "time_zone": "timeZone"}
+    return {
+        names[name]: ids.show("sit", value) if isinstance(value, UUID) else value for name, value in changes.items()
+    }

@@ -11,6 +11,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from app import ids
 from app.domain import employees, roster
 from app.domain.employees import EmployeePrivilege
 from app.domain.roster import Person
@@ -59,16 +60,17 @@ async def _save(visit: Visit) -> Response:
     visit.actor.may("employees:write")
     changes = {name: visit.given(name) or None for name in COLUMNS[1:] if name in visit.form}
     person = _person(visit.given("pin"), changes)
-    async with visit.parts.db.write(visit.tenant_id) as session:
-        _, logged = await roster.upsert(session, visit.tenant_id, person)
+    async with visit.write("employeeUpsert", pin=person.pin, **changes) as act:
+        _, logged = await roster.upsert(act.session, visit.tenant_id, person)
     visit.ring(logged)
     return visit.go("employees", done="saved", search=person.pin)
 
 
 async def _delete(visit: Visit) -> Response:
     visit.actor.may("employees:write")
-    async with visit.parts.db.write(visit.tenant_id) as session:
-        await roster.delete(session, visit.tenant_id, visit.id("emp"))
+    employee_id = visit.id("emp")
+    async with visit.write("employeeDelete", id=ids.show("emp", employee_id)) as act:
+        await roster.delete(act.session, visit.tenant_id, employee_id)
     return visit.go("employees", done="deleted")
 
 
@@ -86,8 +88,8 @@ async def _import(visit: Visit) -> Response:
         return visit.show("import.html", text=text, read=read, written=None)
     for start in range(0, len(read.good), roster.MOST_AT_ONCE):
         part = read.good[start : start + roster.MOST_AT_ONCE]
-        async with visit.parts.db.write(visit.tenant_id) as session:
-            _, logged = await roster.upsert_all(session, visit.tenant_id, part)
+        async with visit.write("employeeBulkUpsert") as act:
+            _, logged = await roster.upsert_all(act.session, visit.tenant_id, part)
         visit.ring(logged)
     return visit.show("import.html", text="", read=read, written=len(read.good))
 

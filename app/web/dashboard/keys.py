@@ -8,6 +8,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from app import ids
 from app.domain import keys
 from app.domain.tables import now
 from app.errors import InvalidInput
@@ -44,12 +45,13 @@ async def _create(visit: Visit) -> Response:
         raise InvalidInput("Write the days as a number.") from None
     if not 0 <= days <= 3650:
         raise InvalidInput("A key lasts 1 to 3650 days, or without an end.")
-    async with visit.parts.db.write(visit.tenant_id) as session:
+    name, scopes = visit.given("name"), list(visit.form.get("scope", ()))
+    async with visit.write("apiKeyCreate", name=name, scopes=scopes) as act:
         _, secret = await keys.create(
-            session,
+            act.session,
             visit.actor,
-            visit.given("name"),
-            visit.form.get("scope", ()),
+            name,
+            scopes,
             expires_at=now() + timedelta(days=days) if days else None,
             vault=visit.parts.vault,
         )
@@ -59,14 +61,16 @@ async def _create(visit: Visit) -> Response:
 
 async def _change(visit: Visit) -> Response:
     visit.actor.may("keys:write")
+    key_id = visit.id("key")
+    shown = ids.show("key", key_id)
     match visit.given("do"):
         case "rotate":
-            async with visit.parts.db.write(visit.tenant_id) as session:
-                _, secret = await keys.rotate(session, visit.actor, visit.id("key"), GRACE, visit.parts.vault)
+            async with visit.write("apiKeyRotate", id=shown, graceSeconds=GRACE // timedelta(seconds=1)) as act:
+                _, secret = await keys.rotate(act.session, visit.actor, key_id, GRACE, visit.parts.vault)
             note = "The key before it works for 24 hours more."
             return visit.show("secret.html", what="New API key", secret=secret, back="keys", note=note)
         case "revoke":
-            async with visit.parts.db.write(visit.tenant_id) as session:
-                await keys.revoke(session, visit.tenant_id, visit.id("key"))
+            async with visit.write("apiKeyRevoke", id=shown) as act:
+                await keys.revoke(act.session, visit.tenant_id, key_id)
             return visit.go("keys", done="revoked")
     raise InvalidInput("There is no such action.")

@@ -42,13 +42,14 @@ async def _list(visit: Visit) -> Response:
 
 async def _create(visit: Visit) -> Response:
     visit.actor.may("webhooks:write")
-    async with visit.parts.db.write(visit.tenant_id) as session:
+    url, types = visit.given("url"), list(visit.form.get("type", ()))
+    async with visit.write("webhookEndpointCreate", url=url, eventTypes=types) as act:
         endpoint, secret = await endpoints.create(
-            session,
+            act.session,
             visit.tenant_id,
-            visit.given("url"),
+            url,
             description=visit.given("description") or None,
-            event_types=visit.form.get("type", ()),
+            event_types=types,
             check_url=visit.url_rules(),
             vault=visit.parts.vault,
         )
@@ -93,38 +94,44 @@ async def _replay(session: Session, visit: Visit) -> replays.Replay | None:
 async def _change(visit: Visit) -> Response:
     visit.actor.may("webhooks:write")
     endpoint_id, tenant_id = visit.id("whk"), visit.tenant_id
-    here = f"webhooks/{ids.show('whk', endpoint_id)}"
+    shown = ids.show("whk", endpoint_id)
+    here = f"webhooks/{shown}"
     match visit.given("do"):
         case "test":
-            async with visit.parts.db.write(tenant_id) as session:
-                delivery_id, logged = await outbox.send_test(session, tenant_id, endpoint_id)
+            async with visit.write("webhookEndpointTest", id=shown) as act:
+                delivery_id, logged = await outbox.send_test(act.session, tenant_id, endpoint_id)
             visit.ring(logged)
             return visit.go(f"webhooks/deliveries/{ids.show('whd', delivery_id)}", done="queued")
         case "rotate":
-            async with visit.parts.db.write(tenant_id) as session:
-                _, secret = await endpoints.rotate_secret(session, tenant_id, endpoint_id, GRACE, visit.parts.vault)
+            grace = GRACE // timedelta(seconds=1)
+            async with visit.write("webhookEndpointRotateSecret", id=shown, graceSeconds=grace) as act:
+                _, secret = await endpoints.rotate_secret(act.session, tenant_id, endpoint_id, GRACE, visit.parts.vault)
             note = "The secret before it signs as well for 24 hours: change your receiver within that time."
             return visit.show("secret.html", what="New webhook secret", secret=secret, back=here, note=note)
         case "delete":
-            async with visit.parts.db.write(tenant_id) as session:
-                await endpoints.delete(session, tenant_id, endpoint_id)
+            async with visit.write("webhookEndpointDelete", id=shown) as act:
+                await endpoints.delete(act.session, tenant_id, endpoint_id)
             return visit.go("webhooks", done="deleted")
         case "replay":
-            async with visit.parts.db.write(tenant_id) as session:
+            since, undelivered = _moment(visit.given("since")), "undelivered" in visit.form
+            asked = {"since": since.isoformat(), "onlyUndelivered": undelivered}
+            async with visit.write("webhookReplay", endpointId=shown, **asked) as act:
                 replay = await replays.start(
-                    session,
+                    act.session,
                     tenant_id,
                     endpoint_id,
-                    _moment(visit.given("since")),
+                    since,
                     None,
                     event_types=None,
-                    only_undelivered="undelivered" in visit.form,
+                    only_undelivered=undelivered,
                 )
             return visit.go(here, done="replaying", replay=ids.show("rep", replay.id))
         case "pause" | "enable" as wanted:
             status = EndpointStatus.PAUSED if wanted == "pause" else EndpointStatus.ENABLED
-            async with visit.parts.db.write(tenant_id) as session:
-                await endpoints.update(session, tenant_id, endpoint_id, {"status": status}, check_url=visit.url_rules())
+            async with visit.write("webhookEndpointUpdate", id=shown, status=str(status)) as act:
+                await endpoints.update(
+                    act.session, tenant_id, endpoint_id, {"status": status}, check_url=visit.url_rules()
+                )
             visit.ring_workers()
             return visit.go(here, done="saved")
     raise InvalidInput("There is no such action.")
@@ -156,7 +163,7 @@ async def _delivery(visit: Visit) -> Response:
 async def _retry(visit: Visit) -> Response:
     visit.actor.may("webhooks:write")
     delivery_id = visit.id("whd")
-    async with visit.parts.db.write(visit.tenant_id) as session:
-        await deliveries.retry(session, visit.tenant_id, delivery_id)
+    async with visit.write("webhookDeliveryRetry", id=ids.show("whd", delivery_id)) as act:
+        await deliveries.retry(act.session, visit.tenant_id, delivery_id)
     visit.ring_workers()
     return visit.go(f"webhooks/deliveries/{ids.show('whd', delivery_id)}", done="queued")
