@@ -25,7 +25,7 @@ from rich.console import Console
 from app import dev as development
 from app import ids, migrations, simulator, telemetry
 from app.database import Database
-from app.domain import enrollments, keys, tenants
+from app.domain import enrollments, keys, signups, tenants
 from app.embedded import EmbeddedError
 from app.errors import AppError
 from app.settings import Settings
@@ -108,7 +108,7 @@ def serve(*, host: str = "127.0.0.1", port: int = 8080, processes: int = 1) -> N
         timeout_graceful_shutdown=10,
         backlog=2048,
         server_header=False,
-        # Nobody's address is asked for, so no header may claim one.
+        # Whose header may say where a request comes from is for our settings to say: see TRUSTED_PROXIES.
         proxy_headers=False,
         access_log=False,
         log_config=None,
@@ -155,11 +155,12 @@ async def tenant_create(name: str, /, *, json: bool = False) -> None:
 async def tenant_list(*, json: bool = False) -> None:
     """Every tenant, the oldest first."""
     async with _operator(await _operator_settings()) as connection:
-        rows = [_tenant(tenant) for tenant in await tenants.list_all(connection)]
+        found, emails = await tenants.list_all(connection), await signups.emails(connection)
+    rows = [_tenant(tenant) | {"email": emails.get(tenant.id)} for tenant in found]
     if json:
         _show({"tenants": rows}, json=True)
     for row in [] if json else rows:
-        print(f"{row['tenant_id']}  {row['plan']:<9}  {row['name']}")
+        print(f"{row['tenant_id']}  {row['plan']:<9}  {row['name']}" + (f"  <{row['email']}>" if row["email"] else ""))
 
 
 @tenant_app.command(name="activate")

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
         default=(), description="Host names answered to, comma-separated, `*.` for subdomains; empty means any."
     )
 
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(), description="CIDRs, comma-separated, of proxies whose `X-Forwarded-For` is believed."
+    )
+
     database_pool: int = Field(default=10, ge=2, le=100, description="Connections per process and kind of work.")
     statement_cache: int = Field(
         default=200, ge=0, description="Prepared statements kept per connection; 0 behind a transaction-mode pooler."
@@ -59,6 +63,8 @@ class Settings(BaseSettings):
     api_restore: float = Field(default=500, gt=0, description="Points given back per second.")
     sockets_per_key: int = Field(default=100, gt=0, description="Live sockets one API key may hold.")
     signup: bool = Field(default=False, description="Whether strangers may sign up for a trial on the dashboard.")
+    signup_per_address: int = Field(default=3, ge=1, description="Trials that one network address may start in a day.")
+    signup_per_day: int = Field(default=100, ge=1, description="Trials that may be started in a day altogether.")
     demo_key: SecretStr | None = Field(
         default=None,
         description="An API key that the playground opens with, in a browser on this machine only; `dev` sets its own.",
@@ -112,7 +118,7 @@ class Settings(BaseSettings):
     def _numbers(cls, value: object) -> object:
         return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("webhook_allow_networks", mode="before")
+    @field_validator("webhook_allow_networks", "trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         if isinstance(value, str):

@@ -9,7 +9,51 @@ SESSIONS, CELLS, LIVE = "app/web/dashboard/sessions.py", "app/web/dashboard/punc
 AT_DASHBOARD = "tests/app/web/test_dashboard.py::test_"
 AT_PLAYGROUND = "tests/app/web/test_playground.py::test_"
 
+SIGNUPS, AT_SIGNUP = "app/domain/signups.py", "tests/app/web/test_signup.py::test_"
+
 GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "pages: nobody signs up unless the operator says so",
+        "app/web/dashboard/desk.py",
+        [
+            (
+                '        if not settings.signup:\n            return self._refuse(request, None, NotFound("One cannot '
+                'sign up here: ask for an API key."))\n',
+                "",
+            )
+        ],
+        [AT_SIGNUP + "nobody_can_sign_up_unless_the_operator_says_so"],
+    ),
+    Guard(
+        "pages: one sign-up at a time is counted",
+        SIGNUPS,
+        [('    await connection.execute("SELECT pg_advisory_xact_lock($1)", _TURN)\n', "")],
+        [AT_SIGNUP + "an_address_starts_three_trials_a_day_whichever_process_it_asks"],
+    ),
+    Guard(
+        "pages: an address starts so many trials",
+        SIGNUPS,
+        [('row["here"] >= per_address', "False")],
+        [AT_SIGNUP + "an_address_starts_three_trials_a_day_whichever_process_it_asks"],
+    ),
+    Guard(
+        "pages: so many trials are started in a day",
+        SIGNUPS,
+        [('row["all"] >= per_day', "False")],
+        [AT_SIGNUP + "all_addresses_together_start_so_many_and_no_more"],
+    ),
+    Guard(
+        "pages: an address is forgotten after a day",
+        SIGNUPS,
+        [("SET address_hash = NULL WHERE", "SET address_hash = address_hash WHERE")],
+        [AT_SIGNUP + "after_a_day_an_address_may_again_and_is_forgotten"],
+    ),
+    Guard(
+        "pages: only a trusted proxy says where a visitor comes from",
+        "app/web/middleware.py",
+        [("while hops and _is_in(at, trusted):", "while hops:")],
+        [AT_SIGNUP + "an_address_that_nobody_vouches_for_is_not_believed"],
+    ),
     Guard(
         "pages: a demo key does not leave the machine",
         PLAYGROUND,

@@ -16,6 +16,7 @@ from app.domain import (
     placements,
     punches,
     records,
+    signups,
     sites,
     tenants,
     terminal_users,
@@ -23,6 +24,7 @@ from app.domain import (
 
 TABLES = (
     tenants.Tenant,
+    signups.Signup,
     keys.ApiKey,
     enrollments.Enrollment,
     sites.Site,

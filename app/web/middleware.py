@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import orjson
 import structlog
 
 from app.errors import AppError, doc_url
+from app.settings import Network
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -49,6 +51,36 @@ class Hosts:
         name = host.decode("latin-1").lower()
         name = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
         return name in self._exact or name.endswith(self._suffixes or "\0")
+
+
+def source(scope: Scope, trusted: Sequence[Network]) -> str:
+    """Where a request comes from: an IPv4 address, or the /64 of an IPv6 one, which is what one household has.
+
+    Of `X-Forwarded-For` only what trusted proxies wrote is believed, from the right.
+    """
+    peer = (scope.get("client") or ("",))[0]
+    named = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    hops = [*(hop.strip() for hop in named.split(",") if hop.strip()), peer]
+    at = hops.pop()
+    while hops and _is_in(at, trusted):
+        at = hops.pop()
+    address = _read_address(at)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, 64), strict=False))
+    return str(address or "nowhere")
+
+
+def _read_address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _is_in(text: str, networks: Sequence[Network]) -> bool:
+    address = _read_address(text)
+    return address is not None and any(address in network for network in networks)
 
 
 def request_id() -> str:

@@ -15,6 +15,7 @@ R, RI, RU, RIU, RIUD = "SELECT", "SELECT INSERT", "SELECT UPDATE", "SELECT INSER
 #: table -> role -> what the role may do there. What is not here nobody may do, PUBLIC least of all.
 GRANTS: dict[str, dict[str, str]] = {
     "tenants": {"pc_api": R, "pc_ops": RIU, "pc_definer": R},
+    "signups": {"pc_ops": RIU},
     "api_keys": {"pc_api": RIU, "pc_ops": RIU, "pc_definer": RU},
     "enrollments": {"pc_api": RIU, "pc_ops": RIU, "pc_definer": R},
     "sites": {"pc_api": RIUD, "pc_ingest": R},

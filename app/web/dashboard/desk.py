@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from app import ids, paging
 from app.broadcast import Bell
 from app.database import Database
-from app.domain import acts, addresses, outbox, tenants
+from app.domain import acts, addresses, outbox, signups, tenants
 from app.domain.acts import Act
 from app.domain.devices import PATIENCE, DeviceConnectionState, connection_state
 from app.domain.events import Cursors, Logged
@@ -32,7 +32,7 @@ from app.settings import Settings
 from app.vault import Vault
 from app.web import assets, playground
 from app.web.dashboard.sessions import Session, Sessions, check_form, check_origin
-from app.web.middleware import request_id
+from app.web.middleware import NotFound, request_id, source
 
 log = structlog.get_logger(__name__)
 
@@ -232,6 +232,8 @@ class Desk:
         return [
             Route("/sign-in", self._door, methods=["GET"]),
             Route("/sign-in", self._enter, methods=["POST"]),
+            Route("/sign-up", self._offer, methods=["GET"]),
+            Route("/sign-up", self._start, methods=["POST"]),
             self.post("/sign-out", self._leave),
             self.get("/plan", self._plan),
         ]
@@ -240,8 +242,7 @@ class Desk:
         with suppress(AppError):
             await self.sessions.read(request)
             return RedirectResponse("/dashboard/", 303)
-        demo = playground.demo_key(request, self.parts.settings) is not None
-        return self.render("sign-in.html", request, None, demo=demo, refused="")
+        return self._ask_key(request)
 
     async def _enter(self, request: Request) -> Response:
         response = RedirectResponse("/dashboard/", 303)
@@ -253,8 +254,61 @@ class Desk:
             await self.sessions.open(secret, response)
         except AppError as exc:
             message = "This key does not work." if isinstance(exc, Unauthenticated) else exc.message
-            return self.render("sign-in.html", request, None, exc.status, demo=demo is not None, refused=message)
+            return self._ask_key(request, message, exc.status)
         return response
+
+    def _ask_key(self, request: Request, refused: str = "", status: int = 200) -> Response:
+        demo = playground.demo_key(request, self.parts.settings) is not None
+        signup = self.parts.settings.signup
+        return self.render("sign-in.html", request, None, status, demo=demo, signup=signup, refused=refused)
+
+    async def _offer(self, request: Request) -> Response:
+        if not self.parts.settings.signup:
+            return self._refuse(request, None, NotFound("One cannot sign up here: ask for an API key."))
+        return self._ask_company(request)
+
+    async def _start(self, request: Request) -> Response:
+        """A trial for a stranger, who is signed in with its first key and sees that once."""
+        settings, given = self.parts.settings, {"company": "", "email": ""}
+        if not settings.signup:
+            return self._refuse(request, None, NotFound("One cannot sign up here: ask for an API key."))
+        try:
+            check_origin(request)
+            form = await _read_form(request, FORM_BYTES)
+            given = {name: form.get(name, [""])[0].strip() for name in given}
+            address = source(request.scope, settings.trusted_proxies)
+            async with self.parts.db.across("operate") as connection:
+                created = await signups.start(
+                    connection,
+                    self.parts.vault,
+                    **given,
+                    address=address,
+                    per_address=settings.signup_per_address,
+                    per_day=settings.signup_per_day,
+                )
+            log.info("signup", tenant_id=ids.show("ten", created.tenant.id))
+            page = self.render("welcome.html", request, None, tenant=created.tenant, secret=created.api_key)
+            await self.sessions.open(created.api_key, page)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except AppError as exc:
+            field = exc.path[-1] if exc.path else ""
+            return self._ask_company(request, given, exc.message, field, exc.status)
+        return page
+
+    def _ask_company(
+        self,
+        request: Request,
+        given: Mapping[str, str] | None = None,
+        refused: str = "",
+        field: str = "",
+        status: int = 200,
+    ) -> Response:
+        shown = {"given": given or {"company": "", "email": ""}, "refused": refused, "field": field}
+        page = self.render("sign-up.html", request, None, status, days=tenants.TRIAL.days, **shown)
+        if status == signups.TooManySignups.status:
+            page.headers["Retry-After"] = "3600"
+        return page
 
     async def _leave(self, visit: Visit) -> Response:
         response = RedirectResponse("/dashboard/sign-in", 303)

@@ -9,9 +9,10 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -86,7 +87,7 @@ async def test_every_page_can_be_looked_at(
 ) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     executable = chromium()
-    knobs: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_networks": "127.0.0.0/8"}
+    knobs: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_networks": "127.0.0.0/8", "signup": True}
     async with (
         Receiver() as receiver,
         opening(database_url, redis_server.url, db, vault, **knobs) as office,
@@ -98,6 +99,11 @@ async def test_every_page_can_be_looked_at(
         found: dict[str, list[str]] = {}
         await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/sign-in")
         await _look(page, "sign-in", found)
+        await _sign_up(page, office.server.port, "Atlas Foods")
+        await _look(page, "welcome", found)
+        await page.do("Network.clearBrowserCookies")
+        await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/sign-up")
+        await _look(page, "sign-up", found)
         await enter(page, office)
         for name, path in places.items():
             await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/{path}")
@@ -158,6 +164,57 @@ async def _furnish(office: Office, url: str) -> dict[str, str]:
 
 def _first(text: str, start: str) -> str:
     return start + text.partition(start)[2].partition('"')[0]
+
+
+async def _sign_up(page: browser.Page, port: int, company: str) -> str:
+    """As a stranger does; the key that is shown."""
+    await page.open(f"http://127.0.0.1:{port}/dashboard/")
+    await page.until("location.pathname === '/dashboard/sign-in'")
+    await page.ask("document.querySelector('a[href=\"/dashboard/sign-up\"]').click()")
+    await page.until("location.pathname === '/dashboard/sign-up' && document.readyState === 'complete'")
+    await page.do("Input.insertText", text=company)  # the first field has the focus
+    await page.ask("document.getElementById('email').value = 'office@atlas.example'")
+    await page.ask("document.querySelector('main form').requestSubmit()")
+    await page.until("document.getElementById('secret') !== null && document.readyState === 'complete'")
+    return str(await page.ask("document.getElementById('secret').textContent"))
+
+
+async def test_a_first_visit_goes_from_the_sign_up_to_the_first_punch_without_leaving_the_browser(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    executable = chromium()
+    async with (
+        opening(database_url, redis_server.url, db, vault, signup=True) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        home = f"http://127.0.0.1:{office.server.port}"
+        key = await _sign_up(page, office.server.port, "Atlas <b>Foods</b>")
+        await page.ask("document.querySelector('a.button').click()")
+        await page.until("document.getElementById('serial') !== null && document.readyState === 'complete'")
+        await page.do("Input.insertText", text="FIRST0001")
+        zone = await page.ask("document.getElementById('zone').value")
+        await page.ask("document.getElementById('zone').value = 'UTC'")
+        await page.ask("document.querySelector('main form').requestSubmit()")
+        await page.until("document.getElementById('contact') !== null")
+        address = await page.ask(
+            "[...document.querySelectorAll('code')].map(c => c.innerText).find(c => c.includes('/d/'))"
+        )
+
+        terminal = Link(home + urlsplit(address).path)
+        await terminal.get("/iclock/cdata?SN=FIRST0001&options=all&pushver=2.4.1")
+        await page.until("document.querySelector('.tag.online') !== null && document.readyState === 'complete'")
+        await page.open(f"{home}/dashboard/")
+        await page.until("document.getElementById('state').dataset.state === 'live'")
+        line = f"7\t{datetime.now(UTC):%Y-%m-%d %H:%M:%S}\t0\t15\t0\t0\t0\n"
+        answer = await terminal.post("/iclock/cdata?SN=FIRST0001&table=ATTLOG&Stamp=9999", line.encode())
+        await page.until("document.querySelectorAll('#punches tr').length === 1")
+        shown = await page.ask("document.querySelector('#punches tr').innerText")
+
+    assert key.startswith("pc_live_")
+    assert zone != ""  # the browser's own, to begin with
+    assert answer.body == b"OK: 1"
+    assert " ".join(shown.split()).startswith("PIN 7 FIRST0001")
+    assert page.problems == []
 
 
 async def test_the_live_page_shows_punches_over_a_restart_and_ends_with_its_key(
