@@ -254,12 +254,16 @@ class Rig:
 
 
 async def until(
-    met: Callable[[], Awaitable[bool]], within: float, otherwise: Callable[[], object] = lambda: "Not within time."
+    met: Callable[[], Awaitable[bool]],
+    within: float,
+    otherwise: Callable[[], object] = lambda: "Not within time.",
+    *,
+    every: float = 0.1,
 ) -> None:
-    """Return once `met`; AssertionError with what `otherwise` says when it is not in time."""
+    """Return once `met`, asked `every` so many seconds; AssertionError with what `otherwise` says when it is late."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
     while not await met():
         if loop.time() > deadline:
             raise AssertionError(otherwise())
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(every)

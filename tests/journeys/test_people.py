@@ -10,7 +10,7 @@ from app.simulator import Terminal
 from tests.journeys.rig import Customer, Rig, Server, until
 
 PEOPLE = 1000
-WITHIN = 150.0
+WITHIN = 300.0
 
 BULK = """
 mutation ($rows: [EmployeeRowInput!]!) {
@@ -75,7 +75,7 @@ async def test_a_terminal_is_filled_survives_a_crash_and_a_factory_reset_and_lis
         await server.start()
         await server.ready()
 
-        await until(lambda: _all_confirmed(staff, PEOPLE), WITHIN, lambda: (len(terminal.users), terminal.executed[-1]))
+        await _all_confirmed(staff, PEOPLE)
         assert set(terminal.users) == {f"{n:04}" for n in range(PEOPLE)}
         assert terminal.users["0042"] | {"PIN": "0042", "Name": "Person 42", "Pri": "0"} == terminal.users["0042"]
 
@@ -91,7 +91,7 @@ async def test_a_terminal_is_filled_survives_a_crash_and_a_factory_reset_and_lis
         terminal.unplug()
         terminal.plug_in()
         await until(lambda: _true(len(terminal.users) == PEOPLE), WITHIN, lambda: len(terminal.users))
-        await until(lambda: _all_confirmed(staff, PEOPLE - 1), WITHIN)
+        await _all_confirmed(staff, PEOPLE - 1)
 
         device = (await staff.ask("query ($s: String) { device(serialNumber: $s) { unknownPins } }", s=serial))[
             "device"
@@ -102,7 +102,7 @@ async def test_a_terminal_is_filled_survives_a_crash_and_a_factory_reset_and_lis
         await staff.ask(UPSERT, input={"pin": "0042", "name": "Amina", "cardNumber": "778899", "privilege": "ADMIN"})
         await until(lambda: _true(terminal.users["0042"].get("Name") == "Amina"), WITHIN)
         assert (terminal.users["0042"]["Card"], terminal.users["0042"]["Pri"]) == ("778899", "14")
-        await until(lambda: _all_confirmed(staff, PEOPLE - 1), WITHIN)
+        await _all_confirmed(staff, PEOPLE - 1)
     finally:
         terminal.stop()
         await asyncio.wait([running], timeout=15)
@@ -114,5 +114,13 @@ async def _true(met: bool) -> bool:
     return met
 
 
-async def _all_confirmed(staff: Staff, people: int) -> bool:
-    return await staff.states() == {"CONFIRMED": people}
+async def _all_confirmed(staff: Staff, people: int) -> None:
+    seen: Counter[str] = Counter()
+
+    async def met() -> bool:
+        nonlocal seen
+        seen = await staff.states()
+        return seen == {"CONFIRMED": people}
+
+    # To ask for a thousand people is work that the filling waits for.
+    await until(met, WITHIN, lambda: seen, every=2.0)
