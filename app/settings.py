@@ -59,6 +59,14 @@ class Settings(BaseSettings):
     device_delay_seconds: int = Field(default=10, ge=2, le=60, description="Seconds between a terminal's polls.")
     device_body_bytes: int = Field(default=16 * 2**20, ge=2**16, description="Largest upload of a terminal.")
 
+    reconcile_hours: float = Field(
+        default=6, gt=0, description="Hours between two counts of a terminal's punches, more or less."
+    )
+    reconcile_days: int = Field(default=31, ge=1, le=366, description="How many days back they are counted.")
+    reconcile_settle_seconds: float = Field(
+        default=60, gt=0, description="How long a count that differs is left alone before the terminal counts again."
+    )
+
     api_points: int = Field(default=20_000, gt=0, description="Query-cost points a tenant may spend at once.")
     api_restore: float = Field(default=500, gt=0, description="Points given back per second.")
     sockets_per_key: int = Field(default=100, gt=0, description="Live sockets one API key may hold.")

@@ -22,6 +22,7 @@ from app.domain import (
     keys,
     placements,
     punches,
+    reconciliations,
     records,
     replays,
     sites,
@@ -50,6 +51,8 @@ class Loaders:
         self.raw_punches = self._by_key(punches.raw_by_ids)
         self.device_counts = self._by_key(devices.count_by_site)
         self.punch_counts = self._by_key(punches.count_by_device)
+        self.reconciliations = self._by_key(reconciliations.by_devices)
+        self.with_rejected = self._by_key(records.with_rejected)
         self.rejected_records = self._by_key(records.rejected_by_ids)
         self.placements = self._by_key(placements.by_pins)
         self.unknown_pins = self._by_key(terminal_users.unknown_pins)

@@ -29,6 +29,7 @@ from app.domain import (
     placements,
     punch_feed,
     punches,
+    reconciliations,
     records,
     replays,
     sites,
@@ -41,6 +42,7 @@ from app.domain.employees import EmployeePrivilege
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import webhook_body
 from app.domain.placements import PlacementState
+from app.domain.reconciliations import Completeness
 from app.domain.replays import ReplayStatus
 from app.domain.tables import now
 from app.domain.tenants import Plan
@@ -294,6 +296,54 @@ class DeviceClaim:
     expires_at: datetime = strawberry.field(description="When it stops working.")
 
 
+@strawberry.type(description="A period of which the terminal counts more punches than it sends.")
+class MissingPunches:
+    """It was asked for all of it again, and counted once more."""
+
+    from_: LocalDateTime = strawberry.field(name="from", description="The first second, by the terminal's clock.")
+    to: LocalDateTime = strawberry.field(description="The last second, by the terminal's clock.")
+    count: int = strawberry.field(description="How many more the terminal counts than are stored here.")
+
+
+@strawberry.type(description="Whether all that a terminal holds is stored here, by counting on both sides.")
+class DeviceCompleteness:
+    """The last comparison; a new one begins by itself every few hours, and after the terminal was away."""
+
+    state: Completeness = strawberry.field(description="What came out.")
+    counted_at: datetime | None = strawberry.field(description="When the terminal last counted a whole period.")
+    from_: LocalDateTime | None = strawberry.field(
+        name="from", description="The first second of that period, by the terminal's clock."
+    )
+    to: LocalDateTime | None = strawberry.field(description="Its last second, by the terminal's clock.")
+    reported_count: int | None = strawberry.field(description="Punches of the period, as the terminal counted.")
+    stored_count: int | None = strawberry.field(description="Punches of the period that were stored here then.")
+    missing: list[MissingPunches] = strawberry.field(
+        description="Where it still holds more than it sends; at most 100 periods, in order."
+    )
+    reason: str | None = strawberry.field(description="Why it could not be compared.")
+
+    @classmethod
+    def of(cls, row: reconciliations.Reconciliation) -> DeviceCompleteness:
+        """From its row."""
+        return cls(
+            state=Completeness(row.state),
+            counted_at=row.counted_at,
+            from_=_local(row.window_start),
+            to=_local(row.window_end),
+            reported_count=row.reported,
+            stored_count=row.stored,
+            missing=[
+                MissingPunches(from_=LocalDateTime(one.start), to=LocalDateTime(one.end), count=one.missing)
+                for one in row.missing
+            ],
+            reason=row.reason,
+        )
+
+
+def _local(moment: datetime | None) -> LocalDateTime | None:
+    return None if moment is None else LocalDateTime(moment)
+
+
 @strawberry.type(description="A terminal.")
 class Device(Node):
     """Open to devices:read; on a punch, also to punches:read, but then without what leads further."""
@@ -344,9 +394,14 @@ class Device(Node):
         "count_mismatch, reset_detected."
     )
     async def flags(self, info: Info) -> list[str]:
-        """What was noted on it, and what a look at its users tells."""
-        strangers = await info.context.loaders.unknown_pins.load(self.key)
-        return [*self.own_flags, *(["unknown_users"] if strangers else [])]
+        """What was noted on it, and what looks at its users, its records and its counts tell."""
+        loaders = info.context.loaders
+        strangers = await loaders.unknown_pins.load(self.key)
+        rejected = await loaders.with_rejected.load(self.key)
+        compared = await loaders.reconciliations.load(self.key)
+        lacking = compared is not None and compared.state == Completeness.MISSING
+        noted = {"unknown_users": strangers, "rejected_records": rejected, "count_mismatch": lacking}
+        return [*self.own_flags, *(flag for flag, found in noted.items() if found)]
 
     @resolved("Whether it is in touch.")
     def connection(self, info: Info) -> DeviceConnectionState:
@@ -365,6 +420,18 @@ class Device(Node):
     async def stored_punch_count(self, info: Info) -> int:
         """Counted for a whole page at once."""
         return await info.context.loaders.punch_counts.load(self.key) or 0
+
+    @resolved("When stored and reported counts were last found to agree.")
+    async def last_reconciled_at(self, info: Info) -> datetime | None:
+        """None before they did, and for terminals that do not count."""
+        row = await info.context.loaders.reconciliations.load(self.key)
+        return None if row is None else row.reconciled_at
+
+    @resolved("Whether all that it holds is stored here; null before it was first compared.")
+    async def completeness(self, info: Info) -> DeviceCompleteness | None:
+        """As the last comparison left it."""
+        row = await info.context.loaders.reconciliations.load(self.key)
+        return None if row is None else DeviceCompleteness.of(row)
 
     @resolved("Records that could not be understood, kept as they came; the newest first. Needs devices:read.")
     async def rejected_records(

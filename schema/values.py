@@ -19,6 +19,7 @@ from app.domain.endpoints import EndpointStatus
 from app.domain.events import timestamp
 from app.domain.feed import FeedStart
 from app.domain.placements import PlacementState
+from app.domain.reconciliations import Completeness
 from app.domain.replays import ReplayStatus
 from app.domain.tenants import Plan
 from protocol.adms.codes import Direction, VerifyMode
@@ -161,6 +162,16 @@ _describe(
     CONFIRMED="The terminal took the person, and shows them.",
     REMOVING="The person shall not be there any more; the terminal may still have them.",
     FAILED="The terminal refused: reason says why. Naming the device again tries again.",
+)
+_describe(
+    Completeness,
+    "What comparing a terminal's count with ours came to.",
+    name="CompletenessState",
+    UNKNOWN="Not compared yet.",
+    COMPLETE="All that the terminal holds of the period is stored here.",
+    CHECKING="The counts differ: the difference is being looked for, and asked for again.",
+    MISSING="The terminal counts more than it sends, even when asked again: missing says when.",
+    NOT_COUNTED="The terminal does not count the punches of a period: reason says why.",
 )
 _describe(
     EmployeePrivilege,

@@ -118,6 +118,14 @@ KINDS: Final[Mapping[str, Kind]] = {
         lease=timedelta(minutes=5),
         again=False,
     ),
+    # By reconciliations only, as some of the backfills.
+    "reportTotals": Kind(lambda _, __: wire.RefreshInfo(), timedelta(hours=1), announced=False),
+    "countPunches": Kind(
+        lambda given, _: wire.CountPunches(*_period(given)),
+        timedelta(hours=1),
+        lease=timedelta(minutes=5),
+        announced=False,
+    ),
     "backfill": Kind(lambda given, _: wire.Backfill(*_period(given)), 7 * _DAY, lease=timedelta(minutes=10)),
     # By placements only.
     "userUpdate": Kind(lambda given, _: wire.WriteUser(**given), 7 * _DAY, announced=False),
@@ -426,6 +434,8 @@ class Ended:
     return_code: int
     output: str | None
     sent_at: datetime
+    #: What it said beside its code.
+    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,7 +472,8 @@ async def settle(connection: Connection, recipient: Recipient, results: Sequence
             succeeded = _succeeded(kind, code)
             end = CommandStatus.SUCCEEDED if succeeded else CommandStatus.FAILED
             logged += await _end(connection, tenant_id, [command_id], end, code=code, output=output)
-            over.append(Ended(command_id, kind, orjson.loads(arguments), succeeded, code, output, sent_at))
+            told = result.attributes
+            over.append(Ended(command_id, kind, orjson.loads(arguments), succeeded, code, output, sent_at, told))
         else:
             await connection.execute(_LATE, tenant_id, command_id, code, output)
     return Settled(len(rows) == len(results), over, logged)

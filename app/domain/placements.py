@@ -208,7 +208,8 @@ p.tenant_id = $1 AND p.device_id = $2 AND NOT EXISTS (
     WHERE c.tenant_id = p.tenant_id AND c.id = p.command_id AND c.status IN ('QUEUED', 'SENT')
 )
 """
-_DUE: Final = f"EXISTS (SELECT 1 FROM placements p WHERE p.due IS NOT NULL AND {_IDLE})"  # noqa: S608
+#: Whether something is due for (tenant, device).
+DUE: Final = f"EXISTS (SELECT 1 FROM placements p WHERE p.due IS NOT NULL AND {_IDLE})"  # noqa: S608
 _TO_WRITE: Final = f"""
 SELECT p.pin, p.state, p.tries, p.written, e.name, e.card_number, e.privilege
 FROM placements p LEFT JOIN employees e ON e.tenant_id = p.tenant_id AND e.pin = p.pin
@@ -217,21 +218,10 @@ WHERE p.due = 'WRITE' AND {_IDLE} ORDER BY p.pin LIMIT 1
 _TO_READ: Final = f"SELECT p.pin FROM placements p WHERE p.due = 'READ' AND {_IDLE} ORDER BY p.pin"  # noqa: S608
 
 
-async def waits(connection: Connection, recipient: Recipient) -> bool:
-    """Whether there is a command to hand out, or to make: one question, as every poll asks it. Purpose "ingest"."""
-    found: bool = await connection.fetchval(
-        f"SELECT EXISTS ({commands.NEXT}) OR {_DUE}",
-        recipient.tenant_id,
-        recipient.device_id,
-        commands.ONCE,
-    )
-    return found
-
-
 async def plan(connection: Connection, recipient: Recipient) -> None:
     """Make a command of what is due for this terminal, if anything is. Purpose "ingest"."""
     tenant_id, device_id = recipient.tenant_id, recipient.device_id
-    if not await connection.fetchval(f"SELECT {_DUE}", tenant_id, device_id):
+    if not await connection.fetchval(f"SELECT {DUE}", tenant_id, device_id):
         return
     await commands.lock(connection, tenant_id, device_id)
     while (row := await connection.fetchrow(_TO_WRITE, tenant_id, device_id)) is not None:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from app import ids
 from app.database import Connection
-from app.domain import bindings, outbox
+from app.domain import bindings, outbox, reconciliations
 from app.domain.bindings import Contact
 from app.domain.devices import PATIENCE
 from app.domain.events import EventType, Happening, Logged, timestamp
@@ -46,6 +46,7 @@ async def note(connection: Connection, contacts: Mapping[tuple[UUID, UUID], Cont
     rows = await connection.fetch(
         _CAME, [tenant_id for tenant_id, _ in contacts], [device_id for _, device_id in contacts]
     )
+    await reconciliations.hasten(connection, [(row[0], row[1]) for row in rows])
     return await outbox.announce(connection, [_changed(EventType.DEVICE_ONLINE, row) for row in rows])
 
 

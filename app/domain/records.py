@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar, Final
 from uuid import UUID
@@ -12,8 +12,11 @@ from sqlalchemy import Column, Index, LargeBinary, select
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
-from app.database import Session
+from app.database import Session, driver
 from app.domain.tables import build, columns, instant, tenant_key, within_tenant
+
+#: For so long an unreadable record is worth a flag.
+RECENT: Final = timedelta(days=30)
 
 
 class KeptUpload(SQLModel, table=True):
@@ -70,6 +73,18 @@ async def page_rejected_by_device(
     query = select(*_ROW).where(_ROW.tenant_id == tenant_id)
     pages = await paging.fetch_each(session, query, _ROW.device_id, device_ids, asked)
     return [found.map(partial(build, RejectedRecord)) for found in pages]
+
+
+async def with_rejected(session: Session, tenant_id: UUID, device_ids: Sequence[UUID]) -> dict[UUID, bool]:
+    """Which of these devices sent something unreadable in the last RECENT."""
+    rows = await (await driver(session)).fetch(
+        "SELECT d.id FROM unnest($2::uuid[]) AS d (id) WHERE EXISTS (SELECT 1 FROM rejected_records r "
+        "WHERE r.tenant_id = $1 AND r.device_id = d.id AND r.received_at > now() - $3::interval)",
+        tenant_id,
+        list(device_ids),
+        RECENT,
+    )
+    return {row[0]: True for row in rows}
 
 
 async def rejected_by_ids(session: Session, tenant_id: UUID, record_ids: Sequence[UUID]) -> dict[UUID, RejectedRecord]:

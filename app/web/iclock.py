@@ -21,12 +21,13 @@ import structlog
 
 from app import telemetry
 from app.database import Database
-from app.domain import bindings, claims, commands, ingest, placements, presence
+from app.domain import bindings, claims, commands, ingest, placements, presence, reconciliations
 from app.domain.bindings import Contact
 from app.domain.claims import Claim
 from app.domain.commands import Recipient
 from app.domain.devices import Address
 from app.domain.ingest import KnownDevice
+from app.domain.reconciliations import Schedule
 from app.errors import ServiceUnavailable
 from app.settings import Settings
 from app.vault import Vault
@@ -106,6 +107,11 @@ class Iclock:
         self._intake, self._ring, self._settings = intake, ring, settings
         #: Told of a tenant whose commands moved on.
         self._moved = moved
+        self._schedule = Schedule(
+            timedelta(hours=settings.reconcile_hours),
+            timedelta(days=settings.reconcile_days),
+            timedelta(seconds=settings.reconcile_settle_seconds),
+        )
         self._believed: OrderedDict[tuple[str, str], _Believed] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownDevice | None]] = {}
         self._contacts: dict[tuple[UUID, UUID], Contact] = {}
@@ -426,10 +432,12 @@ class Iclock:
         async with self._db.across("ingest", [device.tenant_id]) as connection:
             if users is not None:
                 await placements.compare(connection, recipient, users)
-            if not await placements.waits(connection, recipient):
+            if not await reconciliations.waits(connection, recipient):
                 return None
             if not await commands.waits(connection, recipient):
                 await placements.plan(connection, recipient)
+                if not await commands.waits(connection, recipient):
+                    await reconciliations.plan(connection, recipient, received_at, self._schedule)
             handed = await commands.hand_out(connection, recipient, received_at)
         self._ring(handed.logged)
         if handed.line is not None:
@@ -440,6 +448,7 @@ class Iclock:
         async with self._db.across("ingest", [device.tenant_id]) as connection:
             settled = await commands.settle(connection, _recipient(device), report.results)
             await placements.follow(connection, _recipient(device), settled.ended)
+            await reconciliations.follow(connection, _recipient(device), settled.ended, self._schedule)
         self._ring(settled.logged)
         if settled.ended:
             self._moved(device.tenant_id)
@@ -465,6 +474,7 @@ class Iclock:
         async with self._db.across("ingest", [device.tenant_id]) as connection:
             marks = await bindings.stamps(connection, device.tenant_id, device.device.id)
             logged = await commands.greet(connection, _recipient(device))
+            await reconciliations.hasten(connection, [(device.tenant_id, device.device.id)])
         self._ring(logged)
         if secure:
             return self._configuration(device, registered=True) if device.dialect == "SECURITY" else _REGISTER

@@ -22,6 +22,7 @@ from protocol.adms.records import decode
 _ENDS = b"\r\n\0"
 _ID = re.compile(r"[A-Za-z0-9]{1,16}")
 _RETURN = re.compile(r"-?[0-9]{1,10}")
+_COUNT = re.compile(r"[0-9]{1,9}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTENT = re.compile(rb"(?:^|\n)Content=", re.IGNORECASE)
 _PRINTABLE_ID = 64
@@ -269,6 +270,12 @@ def result_of(pairs: Mapping[str, str], content: bytes | None = None) -> Command
     if cmd.lower() == "shell" and content is not None:
         content = content.rstrip(_ENDS)
     return CommandResult(command_id, int(code) if _RETURN.fullmatch(code) else None, cmd, content, attributes)
+
+
+def counted(attributes: Mapping[str, str]) -> int | None:
+    """How many punches a result of CountPunches speaks of; None when it does not. The spelling varies."""
+    said = (value for key, value in attributes.items() if key.lower().endswith(("sum", "count", "total")))
+    return next((int(value) for value in said if _COUNT.fullmatch(value.strip())), None)
 
 
 def _pairs(line: str) -> dict[str, str]:

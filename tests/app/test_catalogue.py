@@ -20,6 +20,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "enrollments": {"pc_api": RIU, "pc_ops": RIU, "pc_definer": R},
     "sites": {"pc_api": RIUD, "pc_ingest": R},
     "devices": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R, "pc_definer": R},
+    "reconciliations": {"pc_api": R, "pc_ingest": RIU},
     "device_commands": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R},
     "employees": {"pc_api": RIUD, "pc_ingest": R, "pc_worker": R},
     "placements": {"pc_api": RIUD, "pc_ingest": "SELECT UPDATE DELETE"},

@@ -27,8 +27,9 @@ PAGES = {
     "devices": (
         "devices(first: $n) { totalCount edges { cursor node { id timeZone connection storedPunchCount site { name } "
         "punches(first: 2) { pageInfo { endCursor } nodes { id } } rejectedRecords { nodes { id } } "
-        "commands(first: 2) { nodes { id device { id } } } unknownPins } } }",
-        18,
+        "commands(first: 2) { nodes { id device { id } } } unknownPins flags "
+        "completeness { state } lastReconciledAt } } }",
+        22,
     ),
     "deviceCommands": ("deviceCommands(first: $n) { nodes { id kind device { id name site { name } } } }", 6),
     "employees": (
