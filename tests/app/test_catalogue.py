@@ -234,6 +234,7 @@ async def test_every_reference_between_tenants_tables_carries_the_tenant(owner: 
         ("devices", "sites", "site_id"),
         ("device_commands", "devices", "device_id"),
         ("placements", "devices", "device_id"),
+        ("reconciliations", "devices", "device_id"),
         ("terminal_users", "devices", "device_id"),
         ("biometric_enrollments", "devices", "device_id"),
         ("punches", "devices", "device_id"),
