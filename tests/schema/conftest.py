@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 
@@ -18,6 +19,7 @@ from app.domain.devices import Device
 from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import Actor, KeyRing
+from app.embedded import EmbeddedPostgres
 from app.settings import Settings
 from app.vault import Vault
 from schema.context import Context
@@ -133,6 +135,15 @@ def make_caller(db: Database, vault: Vault, http: httpx.AsyncClient) -> MakeCall
             return Caller(tenant_id, secret, http)
 
     return make
+
+
+@pytest.fixture(scope="session")
+async def owner(postgres: EmbeddedPostgres, database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser's connection to the shared database, past every policy: for `parties.rows_of`."""
+    url = postgres.superuser_url.rsplit("/", 1)[0] + "/" + database_url.rsplit("/", 1)[1]
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture
