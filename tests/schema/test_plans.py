@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from app import ids
@@ -11,11 +12,13 @@ from app.database import Database
 from app.domain import acts, tenants
 from app.vault import Vault
 from tests.schema.conftest import PUBLIC_URL, Caller
-from tests.schema.test_mutations import CASES, EACH, SITE, Case, everything, ids_of
+from tests.schema.operations import Call, It
+from tests.schema.parties import names_of, rows_of
+from tests.schema.test_mutations import EACH, SITE, query_of
 from tests.schema.world import World, add_punches, make_view
 
 PLAN = "{ viewer { tenant { plan trialEndsAt } } }"
-UPDATE = next(case for case in CASES if case.field == "webhookEndpointUpdate").query()
+UPDATE = query_of("webhookEndpointUpdate")
 
 
 async def end_trial(db: Database, tenant_id: UUID) -> None:
@@ -28,36 +31,36 @@ async def end_trial(db: Database, tenant_id: UUID) -> None:
         )
 
 
-async def refusals(caller: Caller, case: Case, names: dict[str, str]) -> list[str]:
-    done = (await caller.ask(case.query(), input=case.filled(**names)))["done"]
+async def refusals(caller: Caller, case: Call, names: dict[It, str]) -> list[str]:
+    done = (await caller.ask(case.document(), **case.variables(names)))["answer"]
     return [error["code"] for error in done["userErrors"]]
 
 
 @EACH
-async def test_after_the_trial_a_mutation_changes_nothing_unless_it_is_safe(
-    db: Database, vault: Vault, caller: Caller, world: World, case: Case
+async def test_after_the_trial_a_mutation_changes_nothing_unless_it_is_safe(  # noqa: PLR0917
+    db: Database, vault: Vault, owner: asyncpg.Connection, caller: Caller, world: World, case: Call
 ) -> None:
-    names = await ids_of(db, vault, world)
+    names = await names_of(db, vault, world)
     await end_trial(db, caller.tenant_id)
-    before = await everything(db, caller.tenant_id)
+    before = await rows_of(owner, caller.tenant_id)
 
     refused = await refusals(caller, case, names)
 
-    after = await everything(db, caller.tenant_id)
-    assert refused == ([] if case.field in acts.ALWAYS else ["trial_ended"])
+    after = await rows_of(owner, caller.tenant_id)
+    assert refused == ([] if case.name in acts.ALWAYS else ["trial_ended"])
     assert (after == before) == bool(refused)
 
 
 @EACH
 async def test_a_suspended_plan_refuses_the_same(
-    db: Database, vault: Vault, caller: Caller, world: World, case: Case
+    db: Database, vault: Vault, caller: Caller, world: World, case: Call
 ) -> None:
-    names = await ids_of(db, vault, world)
+    names = await names_of(db, vault, world)
     async with db.across("operate") as connection:
         await tenants.activate(connection, caller.tenant_id)
         await tenants.suspend(connection, caller.tenant_id)
 
-    assert await refusals(caller, case, names) == ([] if case.field in acts.ALWAYS else ["plan_suspended"])
+    assert await refusals(caller, case, names) == ([] if case.name in acts.ALWAYS else ["plan_suspended"])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,7 @@ async def test_only_a_pause_by_itself_is_safe_for_an_endpoint(
 ) -> None:
     await end_trial(db, caller.tenant_id)
 
-    done = (await caller.ask(UPDATE, input={"id": ids.show("whk", world.endpoint.id), **changes}))["done"]
+    done = (await caller.ask(UPDATE, input={"id": ids.show("whk", world.endpoint.id), **changes}))["answer"]
 
     assert [error["code"] for error in done["userErrors"]] == ["trial_ended"]
 
@@ -77,7 +80,7 @@ async def test_only_a_pause_by_itself_is_safe_for_an_endpoint(
 async def test_a_refusal_says_what_goes_on_and_where_to_read_more(db: Database, caller: Caller) -> None:
     await end_trial(db, caller.tenant_id)
 
-    (error,) = (await caller.ask(SITE, input={"name": "Depot", "timeZone": "UTC"}))["done"]["userErrors"]
+    (error,) = (await caller.ask(SITE, input={"name": "Depot", "timeZone": "UTC"}))["answer"]["userErrors"]
 
     assert error["message"].startswith("The trial ended on ")
     assert "Have the plan activated" in error["message"]
@@ -91,7 +94,7 @@ async def test_a_trial_counts_down_and_an_active_plan_has_no_end(db: Database, c
     async with db.across("operate") as connection:
         await tenants.activate(connection, caller.tenant_id)
     paid = (await caller.ask(PLAN))["viewer"]["tenant"]
-    done = (await caller.ask(SITE, input={"name": "Depot", "timeZone": "UTC"}))["done"]
+    done = (await caller.ask(SITE, input={"name": "Depot", "timeZone": "UTC"}))["answer"]
 
     assert during["plan"] == "TRIAL"
     assert after["plan"] == "SUSPENDED"
@@ -102,10 +105,10 @@ async def test_a_trial_counts_down_and_an_active_plan_has_no_end(db: Database, c
 
 async def test_what_was_done_during_the_trial_is_answered_again_after_it(db: Database, caller: Caller) -> None:
     given = {"name": "Depot", "timeZone": "UTC", "idempotencyKey": "k"}
-    first = (await caller.ask(SITE, input=given))["done"]
+    first = (await caller.ask(SITE, input=given))["answer"]
     await end_trial(db, caller.tenant_id)
 
-    again = (await caller.ask(SITE, input=given))["done"]
+    again = (await caller.ask(SITE, input=given))["answer"]
 
     assert again == first | {"idempotentReplay": True}
 
