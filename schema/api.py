@@ -1,4 +1,4 @@
-"""The GraphQL edge of one process: HTTP and WebSocket under one path, with what their resolvers reach."""
+"""The GraphQL edge of one process: HTTP, event streams and WebSocket under one path, and what their resolvers reach."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from schema.context import Context
 from schema.http import GraphQLHttp
 from schema.operations import Budget
 from schema.socket import SocketLimits, SocketServer
+from schema.streams import EventStreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,6 @@ class GraphQLApi:
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
         self._limiter = Limiter(redis_url, most=settings.api_points, rate=settings.api_restore, largest=cost.MOST)
         self.budget = Budget(self._limiter)
-        self.http = GraphQLHttp(parts.keys.authenticate, self._context, settings.public_url, self.budget)
         self.sockets = SocketServer(
             schema,
             parts.keys,
@@ -52,6 +52,10 @@ class GraphQLApi:
             public_url=settings.public_url,
             limits=SocketLimits(per_key=settings.sockets_per_key),
             toll=self.budget.toll,
+        )
+        self.streams = EventStreams(self.sockets.runner, self.sockets.held, self.sockets.limits)
+        self.http = GraphQLHttp(
+            parts.keys.authenticate, self._context, settings.public_url, self.budget, streams=self.streams
         )
 
     def routes(self) -> list[BaseRoute]:

@@ -53,6 +53,8 @@ class Context:
     deadline: asyncio.Timeout | None = None
     #: Set for a subscription that goes on by itself where it once was: begin after this position, whatever was asked.
     resume: int | None = None
+    #: What a client that comes back saw last, as a cursor: a subscription goes on after it, whatever was asked.
+    last_event_id: str | None = None
     #: Said by a subscription with each batch: its cursor, and whether others may go on together from here.
     cursor: str | None = None
     live: Live | None = None

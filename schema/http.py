@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: one query or mutation in, one JSON answer out, whatever went wrong.
+"""GraphQL over HTTP: one operation in, one JSON answer out, whatever went wrong; or events, for who takes them.
 
 Under `application/graphql-response+json` a document that could not be run is a 400; under `application/json` it is a
 200, because old clients look no further than the status. What never reached a document (no key, no JSON, too large)
@@ -39,6 +39,8 @@ from schema.errors import (
 )
 from schema.guards import QueryTooComplex
 from schema.operations import Budget
+from schema.sharing import Asked
+from schema.streams import COMPLETE, EVENT_STREAM, EventStreams, write_next
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -69,7 +71,7 @@ _ALWAYS: Final = {
 _PREFLIGHT: Final = {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": METHODS,
-    "access-control-allow-headers": "Accept, Authorization, Content-Type, Idempotency-Key",
+    "access-control-allow-headers": "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
     "access-control-max-age": "86400",
     "content-length": "0",
 }
@@ -94,6 +96,16 @@ class Answer:
     headers: dict[str, str]
     #: What the request left of the budget; None when nobody knows whose.
     allowance: Allowance | None = None
+    #: Whether a document was run, however that went.
+    ran: bool = False
+
+
+@dataclass(slots=True)
+class Streaming:
+    """A subscription that may begin; its connection is admitted."""
+
+    asked: Asked
+    context: Context
 
 
 class Gone(Exception):
@@ -104,13 +116,20 @@ class GraphQLHttp:
     """An ASGI application for one path."""
 
     def __init__(
-        self, authenticate: Authenticate, make_context: MakeContext, public_url: str, budget: Budget | None = None
+        self,
+        authenticate: Authenticate,
+        make_context: MakeContext,
+        public_url: str,
+        budget: Budget | None = None,
+        *,
+        streams: EventStreams | None = None,
     ) -> None:
         self._authenticate = authenticate
         self._make_context = make_context
         self._public_url = public_url
         self._budget = budget or Budget(Limiter(None, most=20_000, rate=500, largest=cost.MOST))
         self._policy = policy(self._budget.limiter)
+        self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing is ever raised at the server."""
@@ -131,20 +150,38 @@ class GraphQLHttp:
             except Exception:
                 log.exception("internal_error")
                 answer = self._refuse(InternalError("Something broke on our side."), request_id)
-        head = {**_ALWAYS, **self._limits(answer.allowance), **answer.headers}
-        head |= {"content-type": f"{media_type}; charset=utf-8", "x-request-id": request_id}
-        await _send(send, answer.status, head, orjson.dumps(answer.body))
+            if isinstance(answer, Streaming):
+                await self._stream(answer, scope, receive, send)
+                return
+        head = {**_ALWAYS, **self._limits(answer.allowance), **answer.headers, "x-request-id": request_id}
+        body = orjson.dumps(answer.body)
+        if media_type == EVENT_STREAM:
+            # What was not run has its real status, which an event could not show.
+            media_type, body = (EVENT_STREAM, write_next(body) + COMPLETE) if answer.ran else (GRAPHQL_JSON, body)
+        head["content-type"] = f"{media_type}; charset=utf-8"
+        await _send(send, answer.status, head, body)
+
+    async def _stream(self, streaming: Streaming, scope: Scope, receive: Receive, send: Send) -> None:
+        context = streaming.context
+        assert self._streams is not None
+        head = {**_ALWAYS, **self._limits(context.allowance), "x-request-id": context.request_id}
+        await self._streams.stream(context.actor, scope, receive, send).run(streaming.asked, context, head)
 
     async def _answer(
         self, scope: Scope, receive: Receive, headers: Mapping[str, str], media_type: str, request_id: str
-    ) -> Answer:
+    ) -> Answer | Streaming:
         if scope["method"] not in ("GET", "POST"):
             raise MethodNotAllowed("GraphQL is spoken by POST, or by GET for queries.")
         actor = await self._authenticate(headers.get("authorization"))
         context = self._make_context(actor, request_id, headers.get("idempotency-key"))
         try:
             asked = read_query_string(scope) if scope["method"] == "GET" else await _read_body(headers, receive)
-            return await self._operate(asked, scope["method"], context, media_type)
+            if accepts_events(headers.get("accept")):
+                context.last_event_id = headers.get("last-event-id") or None
+                streams = self._streams
+            else:
+                streams = None
+            return await self._operate(asked, scope["method"], context, media_type, streams)
         except RateLimited as exc:
             refused: AppError = exc
             context.allowance = exc.allowance
@@ -159,7 +196,9 @@ class GraphQLHttp:
         answer.allowance = context.allowance
         return answer
 
-    async def _operate(self, asked: Operation, method: str, context: Context, media_type: str) -> Answer:
+    async def _operate(
+        self, asked: Operation, method: str, context: Context, media_type: str, streams: EventStreams | None
+    ) -> Answer | Streaming:
         prepared = schema.documents.prepare(asked.query)
         operation = prepared.operation(asked.name)
         if prepared.errors or operation is None:
@@ -167,9 +206,9 @@ class GraphQLHttp:
             errors = prepared.errors or [GraphQLError(fault.message, original_error=fault)]
             context.allowance = await self._budget.spend(context.actor.tenant_id, 1)
             return self._present(None, errors, context, media_type)
-        if operation.operation is OperationType.SUBSCRIPTION:
-            raise BadRequest("Subscriptions go over a WebSocket.")
-        if method == "GET" and operation.operation is not OperationType.QUERY:
+        if operation.operation is OperationType.SUBSCRIPTION and streams is None:
+            raise BadRequest(f"Subscriptions go over a WebSocket, or to who accepts {EVENT_STREAM}.")
+        if method == "GET" and operation.operation is OperationType.MUTATION:
             raise MethodNotAllowed("Mutations go by POST.")
         try:
             priced = operations.price(prepared, operation, asked.variables, self._budget.limiter.most)
@@ -177,6 +216,12 @@ class GraphQLHttp:
             context.allowance = await self._budget.spend(context.actor.tenant_id, 1)
             return self._present(None, [GraphQLError(exc.message, original_error=exc)], context, media_type)
         await self._budget.pay(context, priced)
+        if operation.operation is OperationType.SUBSCRIPTION and streams is not None:
+            if streams.held.draining:
+                raise ServiceUnavailable("This server is restarting: connect again.")
+            if not streams.held.admit(context.actor):
+                raise RateLimited("This API key holds as many connections as it may.", allowance=context.allowance)
+            return Streaming(Asked(asked.query, asked.variables, asked.name, asked.extensions), context)
         result: ExecutionResult = await operations.run(priced, context, asked.extensions)
         spent = self._budget.settle(context, priced, result.data)
         return self._present(result.data, result.errors or [], context, media_type, {"cost": spent})
@@ -192,7 +237,7 @@ class GraphQLHttp:
         shown = [present(error, request_id=context.request_id, public_url=self._public_url) for error in errors]
         headers = context.response_headers
         if data is None and not any(error.path for error in errors):  # nothing was run
-            status = 400 if media_type == GRAPHQL_JSON else 200
+            status = 200 if media_type == JSON else 400
             return Answer(status, {"errors": shown}, headers, context.allowance)
         if errors and not any((data or {}).values()) and all(type(refusal(e)) is ServiceUnavailable for e in errors):
             headers = {**headers, "retry-after": str(RETRY_AFTER_SECONDS)}
@@ -200,7 +245,7 @@ class GraphQLHttp:
         body: dict[str, Any] = {"errors": shown, "data": data} if shown else {"data": data}
         if extensions:
             body["extensions"] = extensions
-        return Answer(200, body, headers, context.allowance)
+        return Answer(200, body, headers, context.allowance, ran=True)
 
     def _limits(self, allowance: Allowance | None) -> dict[str, str]:
         """Both families of headers. Without a key there is nothing to spend."""
@@ -236,9 +281,29 @@ def policy(limiter: Limiter) -> str:
 
 
 def negotiate(accept: str | None) -> str:
-    """The media type to answer with, for an Accept header; NotAcceptable when it wants neither of ours."""
+    """The media type to answer with, for an Accept header; NotAcceptable when it wants none of ours.
+
+    A stream of events only where neither JSON will do. Subscriptions have a rule of their own: `accepts_events`.
+    """
     if not accept:
         return JSON
+    weights = _weigh(accept)
+    anything = weights.get("application/*", weights.get("*/*", 0))
+    ours = {GRAPHQL_JSON: weights.get(GRAPHQL_JSON, 0), JSON: weights.get(JSON, anything)}
+    best = max(ours, key=lambda name: ours[name])
+    if ours[best] > 0:
+        return best
+    if weights.get(EVENT_STREAM, 0) > 0:
+        return EVENT_STREAM
+    raise NotAcceptable(f"We answer in {GRAPHQL_JSON} or {JSON}, and subscriptions in {EVENT_STREAM}.")
+
+
+def accepts_events(accept: str | None) -> bool:
+    """Whether an Accept header names the stream of events."""
+    return accept is not None and EVENT_STREAM in accept.lower() and _weigh(accept).get(EVENT_STREAM, 0) > 0
+
+
+def _weigh(accept: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for entry in accept.lower().split(","):
         name, *parameters = (part.strip() for part in entry.split(";"))
@@ -247,12 +312,7 @@ def negotiate(accept: str | None) -> str:
             weights[name] = float(weight)
         except ValueError:
             weights[name] = 0
-    anything = weights.get("application/*", weights.get("*/*", 0))
-    ours = {GRAPHQL_JSON: weights.get(GRAPHQL_JSON, 0), JSON: weights.get(JSON, anything)}
-    best = max(ours, key=lambda name: ours[name])
-    if ours[best] <= 0:
-        raise NotAcceptable(f"We answer in {GRAPHQL_JSON} or {JSON}.")
-    return best
+    return weights
 
 
 def read_query_string(scope: Scope) -> Operation:

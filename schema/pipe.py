@@ -1,4 +1,4 @@
-"""What is to be sent on one socket, in order, with bounds.
+"""What is to be sent on one connection, in order, with bounds.
 
 Where the server lends its wire, frames that many share are written to the transport at once, with no task in between;
 otherwise, and while the client is slow, they queue here and one task sends them. Who waits for room (`put`) has its
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from starlette.websockets import WebSocket
-
 from schema.sharing import Member, Piece
 
-#: In `scope["extensions"]`: the connection under a socket, for writing without waiting.
+#: In `scope["extensions"]`: the connection that a request came by, for writing without waiting.
 WIRE: Final = "punchconnect.wire"
 
 #: Looks at a stuck connection within the time that it may be stuck.
@@ -25,12 +24,12 @@ LOOKS: Final = 6
 
 
 class Wire(Protocol):
-    """What a server lends: app.web.wire.Wire."""
+    """What a server lends: app.web.wire.Wire and app.web.wire.Body."""
 
     writable: asyncio.Event
 
     def write_text(self, payload: bytes) -> None:
-        """One text message, buffered without bound. Nothing happens once the socket is closing."""
+        """One message, or one piece of a body, buffered without bound. Nothing once the connection is closing."""
 
     def backlog(self) -> int:
         """Bytes that the client has not taken yet."""
@@ -42,7 +41,7 @@ class Stuck(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one member of a group, on one socket."""
+    """Of one member of a group, on one connection."""
 
     frames: int = 256
     size: int = 2**20
@@ -58,11 +57,22 @@ class _Waiting:
 
 
 class Pipe:
-    """One socket's. `stall` are the seconds after which a client that takes nothing is given up."""
+    """One connection's. `stall` are the seconds after which a client that takes nothing is given up.
 
-    def __init__(self, websocket: WebSocket, *, queue: int, stall: float, bounds: Bounds) -> None:
-        self._websocket = websocket
-        self._wire: Wire | None = websocket.scope.get("extensions", {}).get(WIRE)
+    Where no wire is lent, `write` sends, and waits for room.
+    """
+
+    def __init__(
+        self,
+        wire: Wire | None,
+        write: Callable[[bytes], Awaitable[None]],
+        *,
+        queue: int,
+        stall: float,
+        bounds: Bounds,
+    ) -> None:
+        self._wire = wire
+        self._write = write
         self._loop = asyncio.get_running_loop()
         self._most = queue
         self._stall = stall
@@ -121,7 +131,7 @@ class Pipe:
         self._news.set()
 
     async def send(self) -> None:
-        """Send whatever waits. Stuck when the client takes nothing; what the socket raises when it is gone."""
+        """Send whatever waits. Stuck when the client takes nothing; what `write` raises when it is gone."""
         while True:
             if not self._queue:
                 if self._closing:
@@ -154,10 +164,10 @@ class Pipe:
 
     async def _send_slowly(self) -> None:
         """Where the wire is not lent."""
-        text = self._pop().payload.decode()
+        payload = self._pop().payload
         try:
             async with asyncio.timeout(self._stall):
-                await self._websocket.send_text(text)
+                await self._write(payload)
         except TimeoutError:
             raise Stuck from None
 
@@ -174,7 +184,7 @@ class Pipe:
 
 
 class PipeMember(Member):
-    """A member of a group, on a socket. `head` is its message up to the result, `tail` what follows it."""
+    """A member of a group, on a connection. `head` is its message up to the result, `tail` what follows it."""
 
     def __init__(self, pipe: Pipe, position: int, head: bytes, tail: bytes) -> None:
         super().__init__(position)

@@ -77,11 +77,15 @@ class Runner:
         """For a new operation."""
         return self._make_context(actor)
 
-    async def run(self, asked: Asked, actor: Actor, context: Operating, outlet: Outlet) -> None:
-        """Send every result. Raises OperationFailed with what is to be shown instead of (further) results."""
+    async def run(self, asked: Asked, actor: Actor, context: Operating, outlet: Outlet, *, paid: bool = False) -> None:
+        """Send every result. Raises OperationFailed with what is to be shown instead of (further) results.
+
+        `paid`: somebody took the price already.
+        """
         try:
-            while (member := await self._alone(asked, actor, context, outlet)) is not None:
+            while (member := await self._alone(asked, actor, context, outlet, paid=paid)) is not None:
                 await member.out
+                paid = True
                 context = self._make_context(actor)
                 context.resume = member.position
         except OperationFailed:
@@ -89,9 +93,11 @@ class Runner:
         except Exception as exc:  # ours: the client learns the request id, the log the rest
             raise OperationFailed(self.present([GraphQLError("", original_error=exc)], context)) from exc
 
-    async def _alone(self, asked: Asked, actor: Actor, context: Operating, outlet: Outlet) -> Member | None:
+    async def _alone(
+        self, asked: Asked, actor: Actor, context: Operating, outlet: Outlet, *, paid: bool
+    ) -> Member | None:
         """Until it has joined others, or ended."""
-        async with aclosing(self._results(asked, context)) as payloads:
+        async with aclosing(self._results(asked, context, paid=paid)) as payloads:
             async for payload in payloads:
                 await outlet.put(payload, context.cursor)
                 if context.live is not None:
@@ -100,10 +106,10 @@ class Runner:
                         return member
         return None
 
-    async def _results(self, asked: Asked, context: Operating) -> AsyncGenerator[bytes]:
+    async def _results(self, asked: Asked, context: Operating, *, paid: bool) -> AsyncGenerator[bytes]:
         query = asked.query or " "  # an empty document is a mistake in the document
         settle = None
-        if self._toll is not None and context.resume is None:  # who goes on alone has paid when it began
+        if self._toll is not None and not paid:
             settle = await self._toll(query, asked.operation_name, asked.variables, context)
         stream = await self._schema.stream(
             query,

@@ -8,13 +8,10 @@ a client that reads slowly makes its own operations wait, and nobody else's. Who
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
-from uuid import UUID
+from typing import Final
 
 import strawberry
 import structlog
@@ -27,7 +24,8 @@ from app.errors import ServiceUnavailable
 from schema import frames
 from schema.errors import RateLimited
 from schema.frames import Malformed
-from schema.pipe import Bounds, Pipe, PipeMember, Stuck
+from schema.held import CLOSE, FLUSH, FORBIDDEN, RESTART, TRY_LATER, Held, Keys
+from schema.pipe import WIRE, Bounds, Pipe, PipeMember, Stuck
 from schema.running import Operating, OperationFailed, Runner, Toll
 from schema.sharing import Member
 
@@ -35,28 +33,13 @@ log = structlog.get_logger(__name__)
 
 BAD_MESSAGE: Final = 4400
 TOO_EARLY: Final = 4401
-FORBIDDEN: Final = 4403
 BAD_SUBPROTOCOL: Final = 4406
 INIT_TIMEOUT: Final = 4408
 DUPLICATE_ID: Final = 4409
 SECOND_INIT: Final = 4429
-RESTART: Final = 1012
-TRY_LATER: Final = 1013
 
 #: In `scope["extensions"]`: a function (code, reason) that ends the socket whether or not the client still reads.
 CUT: Final = "punchconnect.cut"
-
-#: Seconds for what is still queued when a socket ends, and for the closing frame.
-FLUSH: Final = 1.0
-CLOSE: Final = 5.0
-
-
-class Keys(Protocol):
-    """Who knows API keys: app.domain.keys.KeyRing."""
-
-    async def authenticate(self, authorization: str | None) -> Actor: ...
-
-    async def dead(self, key_ids: Collection[UUID]) -> set[UUID]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +72,22 @@ class SocketServer:
     ) -> None:
         self.runner = Runner(schema, make_context, public_url=public_url, toll=toll)
         self.keys = keys
-        self.limits = limits or SocketLimits()
-        self._by_key: Counter[UUID] = Counter()
-        self._sockets: dict[Socket, asyncio.Task[Any] | None] = {}
-        self._guard: asyncio.Task[None] | None = None
-        self._draining = False
+        self.limits = limits = limits or SocketLimits()
+        self.held = Held(keys, per_key=limits.per_key, check_keys_every=limits.check_keys_every)
 
     async def start(self) -> None:
         """Begin to watch the keys of open sockets."""
-        self._guard = asyncio.create_task(self._watch_keys())
+        await self.held.start()
 
     async def stop(self) -> None:
         """Close what is open and end every task."""
-        await self.drain()
+        await self.held.stop()
         await self.runner.groups.stop()
-        if self._guard is not None:
-            self._guard.cancel()
-            await asyncio.gather(self._guard, return_exceptions=True)
 
     @property
     def open(self) -> int:
-        """Sockets open in this process."""
-        return len(self._sockets)
+        """Connections held open in this process."""
+        return self.held.open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket from its handshake to its end."""
@@ -119,54 +96,16 @@ class SocketServer:
     async def handle(self, websocket: WebSocket) -> None:
         """The same, for whoever has a WebSocket already."""
         socket = Socket(self, websocket)
-        self._sockets[socket] = asyncio.current_task()
-        try:
-            if self._draining:
+        with self.held.holding(socket):
+            if self.held.draining:
                 socket.end(RESTART, "Restarting: connect again.")
-            elif self.open - self._by_key.total() > self.limits.waiting:
+            elif self.held.open - self.held.admitted > self.limits.waiting:
                 socket.end(TRY_LATER, "Too many sockets without a key.")
             await socket.run()
-        finally:
-            del self._sockets[socket]
 
     async def drain(self, over: float = 0) -> None:
         """Close every socket with 1012, spread over some seconds, and refuse new ones. Clients resume elsewhere."""
-        self._draining = True
-        sockets = list(self._sockets)
-        random.shuffle(sockets)
-        for socket in sockets:
-            socket.end(RESTART, "Restarting: connect again.")
-            await asyncio.sleep(over / len(sockets))
-        if tasks := [task for task in self._sockets.values() if task is not None]:
-            await asyncio.wait(tasks, timeout=FLUSH + CLOSE)
-
-    def admit(self, key_id: UUID) -> bool:
-        """Count a socket of this key, unless it has as many as it may."""
-        if self._by_key[key_id] >= self.limits.per_key:
-            return False
-        self._by_key[key_id] += 1
-        return True
-
-    def forget(self, key_id: UUID) -> None:
-        """A socket that was admitted has ended."""
-        self._by_key[key_id] -= 1
-        if not self._by_key[key_id]:
-            del self._by_key[key_id]
-
-    async def _watch_keys(self) -> None:
-        """End the sockets of keys that died: one question for all of them."""
-        while True:
-            await asyncio.sleep(self.limits.check_keys_every)
-            try:
-                dead = await self.keys.dead(list(self._by_key))
-            except ServiceUnavailable:
-                continue  # nobody can be asked just now, so nobody is turned away
-            except Exception:
-                log.exception("sockets.key_check_failed")
-                continue
-            for socket in list(self._sockets) if dead else ():
-                if socket.actor is not None and socket.actor.key_id in dead:
-                    socket.end(FORBIDDEN, "This API key was revoked or has expired.")
+        await self.held.drain(over)
 
 
 @dataclass(slots=True, eq=False)
@@ -188,7 +127,13 @@ class Socket:
         self._loop = asyncio.get_running_loop()
         self._operations: dict[str, _Operation] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._pipe = Pipe(websocket, queue=self._limits.queue, stall=self._limits.stall, bounds=self._limits.shared)
+        self._pipe = Pipe(
+            websocket.scope.get("extensions", {}).get(WIRE),
+            self._write,
+            queue=self._limits.queue,
+            stall=self._limits.stall,
+            bounds=self._limits.shared,
+        )
         #: How it ends: code and reason, or None when the client is gone.
         self._ending: asyncio.Future[tuple[int, str] | None] = self._loop.create_future()
         self._init_timer: asyncio.TimerHandle | None = None
@@ -223,7 +168,7 @@ class Socket:
             self._init_timer.cancel()
             self._ping_timer.cancel()
             if self.actor is not None:
-                self._server.forget(self.actor.key_id)
+                self._server.held.forget(self.actor)
             tasks = [reader, sender, *self._running]
             for task in tasks:
                 task.cancel()
@@ -275,7 +220,7 @@ class Socket:
         except ServiceUnavailable as exc:
             self.end(TRY_LATER, exc.message)
             return
-        if not self._server.admit(actor.key_id):
+        if not self._server.held.admit(actor):
             self.end(TRY_LATER, "This API key holds as many sockets as it may.")
             return
         self.actor = actor
@@ -327,6 +272,9 @@ class Socket:
             self.end(TRY_LATER, "Nothing was read for too long: connect again and resume by cursor.")
         except (WebSocketDisconnect, RuntimeError):
             self._gone()
+
+    async def _write(self, payload: bytes) -> None:
+        await self._websocket.send_text(payload.decode())
 
     def _ping(self) -> None:
         self._ping_timer = self._loop.call_later(self._limits.ping_every, self._ping)

@@ -70,7 +70,7 @@ class Subscription:
         if most < 1:
             raise InvalidInput("A batch holds at least one punch.", path=("maxBatch",))
         wanted = filter.wanted() if filter else punches.EVERY
-        cursor = None if after is UNSET else after
+        cursor = context.last_event_id or (None if after is UNSET else after)
         if context.resume is None:
             position = await insist(partial(context.feed.locate, tenant_id, cursor, from_ or FeedStart.NOW))
         else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tests.guards import Guard
 
-SHARING, PIPE = "schema/sharing.py", "schema/pipe.py"
+SHARING, PIPE, STREAMS, HELD = "schema/sharing.py", "schema/pipe.py", "schema/streams.py", "schema/held.py"
 AT_SHARING, AT_SOCKET = "tests/schema/test_sharing.py::test_", "tests/schema/test_socket.py::test_"
+AT_STREAMS = "tests/schema/test_streams.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
@@ -76,5 +77,43 @@ GUARDS: tuple[Guard, ...] = (
             )
         ],
         [AT_SOCKET + "a_reader_that_stops_reading_is_1013_and_holds_its_source_back"],
+    ),
+    Guard(
+        "streams: the last id wins over what is asked",
+        "schema/subscriptions.py",
+        [("cursor = context.last_event_id or (None if after is UNSET else after)", "cursor = after or None")],
+        [AT_STREAMS + "a_client_that_comes_back_goes_on_after_the_last_id_whatever_it_asks"],
+    ),
+    Guard(
+        "streams: what is not over does not end like what is",
+        STREAMS,
+        [("        whole = operation.done() and ending is None\n", "        whole = True\n")],
+        [AT_STREAMS + "a_restart_cuts_the_stream_so_that_clients_resume"],
+    ),
+    Guard(
+        "streams: they count among the connections of a key",
+        "schema/http.py",
+        [
+            (
+                "            if not streams.held.admit(context.actor):\n",
+                "            if streams.held.admit(context.actor) is None:\n",
+            )
+        ],
+        [AT_STREAMS + "streams_count_among_the_connections_of_a_key"],
+    ),
+    Guard(
+        "streams: a client that takes nothing is cut off",
+        STREAMS,
+        [('            self.end(TRY_LATER, "Nothing was read', '            log.info("Nothing was read')],
+        [AT_STREAMS + "a_reader_of_events_that_reads_nothing_is_cut"],
+    ),
+    Guard(
+        "held: a dead key ends what it holds",
+        HELD,
+        [("if connection.actor is not None and connection.actor.key_id in dead:", "if connection.actor is None:")],
+        [
+            AT_STREAMS + "a_revoked_key_ends_its_streams_with_a_reason_and_others_stay",
+            AT_SOCKET + "a_revoked_key_is_4403_and_others_stay",
+        ],
     ),
 )

@@ -4,8 +4,9 @@
 that drips bytes, or falls silent in the middle, is cut off; nothing of a request that was cut off is acted on. When the
 server stops it also says so to answers that would never end by themselves.
 
-`Wire` lends the application its transport, for messages that many get at once. What it adds besides is the difference
-between a close code that was written and one that arrives:
+`Body` and `Wire` lend the application their transport, for what many get at once: pieces of an answer that goes on, and
+messages of a socket. What `Wire` adds besides is the difference between a close code that was written and one that
+arrives:
 
 - a socket whose client stopped reading can be cut: the closing frame follows what is already buffered, without waiting
   for room, and the connection is dropped if the client does not come back for it;
@@ -16,11 +17,11 @@ between a close code that was written and one that arrives:
 
 from __future__ import annotations
 
-from asyncio import BaseTransport, Event, TimerHandle
+from asyncio import BaseTransport, Event, TimerHandle, get_running_loop
 from contextlib import suppress
 from typing import Any, ClassVar, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
@@ -35,6 +36,46 @@ LINGER: Final = 60.0
 #: Seconds for which we throw away what a mistaken client still sends: until it was quiet for a while, and at most.
 QUIET: Final = 0.25
 DEAF: Final = 5.0
+
+
+class Body:
+    """The answer to one request, while it is written in pieces that nobody waits for."""
+
+    __slots__ = ("_cycle", "writable")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        #: Cleared while the client does not take what was written.
+        self.writable: Event = cycle.flow._is_writable_event  # noqa: SLF001
+
+    @property
+    def open(self) -> bool:
+        """Whether there is an answer in pieces that has not ended."""
+        cycle = self._cycle
+        return (
+            cycle.response_started
+            and bool(cycle.chunked_encoding)
+            and not cycle.response_complete
+            and not cycle.disconnected
+            and not cycle.transport.is_closing()
+        )
+
+    def write_text(self, payload: bytes) -> None:
+        """One piece, past ASGI and without waiting for room. Nothing happens once the answer has ended."""
+        if self.open:
+            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(payload), payload))
+
+    def backlog(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._cycle.transport.get_write_buffer_size()
+
+    def cut(self) -> None:
+        """End the connection in the middle of the answer, so that nobody takes it for whole. Never waits."""
+        transport = self._cycle.transport
+        if transport.is_closing():
+            return
+        transport.close()  # what is buffered may still leave
+        get_running_loop().call_later(DEAF, transport.abort)
 
 
 class Http(HttpToolsProtocol):
@@ -74,10 +115,12 @@ class Http(HttpToolsProtocol):
             self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """As before."""
+        """As before; the application, which runs later, may write to the connection."""
         self._head_ended = True
         cast("dict[str, Any]", self.scope)[ENDING] = self._ending
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            cast("dict[str, Any]", self.scope)["extensions"] = {WIRE: Body(self.cycle)}
 
     def on_message_complete(self) -> None:
         """All of it is here: from now on it is our time that passes."""

@@ -14,7 +14,7 @@ import workers.pool  # noqa: F401  with these, every error and every metric is k
 from app import telemetry
 from app.errors import AppError
 from protocol import webhook
-from schema import socket
+from schema import held, socket
 from schema.errors import registry
 from tests.docs.pages import ROOT
 from tests.docs.settings_table import PAGE, written
@@ -68,13 +68,13 @@ def test_every_close_code_is_explained() -> None:
     ours = {
         socket.BAD_MESSAGE,
         socket.TOO_EARLY,
-        socket.FORBIDDEN,
+        held.FORBIDDEN,
         socket.BAD_SUBPROTOCOL,
         socket.INIT_TIMEOUT,
         socket.DUPLICATE_ID,
         socket.SECOND_INIT,
-        socket.RESTART,
-        socket.TRY_LATER,
+        held.RESTART,
+        held.TRY_LATER,
     }
 
     assert listed == ours | {1009}

@@ -16,6 +16,7 @@ from app.domain.feed import Feed
 from app.domain.keys import KeyRing
 from app.settings import Settings
 from app.vault import Vault
+from app.web.wire import Http
 from schema.api import GraphQLApi, Parts
 from tests.schema.sockets import Client, serving
 from tests.schema.world import add_punches, make_view
@@ -54,7 +55,11 @@ async def start(stack: AsyncExitStack, settings: Settings, database_url: str, va
     for part in (db, bell, feed, api):
         await part.start()
         stack.push_async_callback(part.stop)
-    return Served(await stack.enter_async_context(serving(api.sockets)), parts, api)
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        await (api.http if scope["type"] == "http" else api.sockets)(scope, receive, send)
+
+    return Served(await stack.enter_async_context(serving(whole, http=Http)), parts, api)
 
 
 async def batch(client: Client, id: str = "1") -> dict[str, Any]:

@@ -66,7 +66,9 @@ async def test_the_media_type_is_the_one_that_is_wanted(caller: Caller, accept: 
         assert response.headers["content-type"] == f"{media_type}; charset=utf-8"
 
 
-@pytest.mark.parametrize("accept", ["text/html", "text/event-stream", "application/xml;q=1", f"{JSON};q=0", "*/*;q=x"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "text/event-stream;q=0", "application/xml;q=1", f"{JSON};q=0", "*/*;q=x"]
+)
 async def test_what_is_wanted_in_another_form_is_406(caller: Caller, accept: str) -> None:
     response = await caller.post(WHO, accept=accept)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import orjson
@@ -262,10 +262,10 @@ async def test_a_slow_reader_is_set_back_and_loses_nothing(here: Served, caller:
     ids=["frames", "size", "age"],
 )
 async def test_what_waits_for_a_member_is_bounded(bounds: Bounds, kept: int) -> None:
-    class Socket:
-        scope: ClassVar[dict[str, Any]] = {}
+    async def write(_: bytes) -> None:
+        pass
 
-    pipe = Pipe(cast("Any", Socket()), queue=8, stall=30, bounds=bounds)
+    pipe = Pipe(None, write, queue=8, stall=30, bounds=bounds)
     one, other = PipeMember(pipe, 5, b"", b""), PipeMember(pipe, 5, b"", b"")
     taken = 0
     while taken < 20 and pipe.offer(one, b"x" * 100, 5 + taken):

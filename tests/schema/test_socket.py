@@ -723,7 +723,7 @@ async def test_a_thousand_broken_connections_leave_nothing_behind(here: Served) 
 
     await eventually(lambda: here.server.open == 0)
     assert "crowd" not in running
-    assert not here.server._by_key
+    assert not here.server.held.admitted
     gc.collect()
     await eventually(lambda: len(asyncio.all_tasks()) <= before)
 

@@ -1,0 +1,125 @@
+"""Connections that clients hold open, sockets and event streams alike: how many each may have, and which must end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import structlog
+
+from app.domain.keys import Actor
+from app.errors import ServiceUnavailable
+
+log = structlog.get_logger(__name__)
+
+FORBIDDEN: Final = 4403
+RESTART: Final = 1012
+TRY_LATER: Final = 1013
+
+#: Seconds for what is still queued when a connection ends, and for the closing frame.
+FLUSH: Final = 1.0
+CLOSE: Final = 5.0
+
+
+class Keys(Protocol):
+    """Who knows API keys: app.domain.keys.KeyRing."""
+
+    async def authenticate(self, authorization: str | None) -> Actor: ...
+
+    async def dead(self, key_ids: Collection[UUID]) -> set[UUID]: ...
+
+
+class Connection(Protocol):
+    """One of them. `actor` is None until it has said who it is."""
+
+    actor: Actor | None
+
+    def end(self, code: int, reason: str) -> None:
+        """Have it closed, for a reason that is a close code of WebSockets. Only the first word counts."""
+
+
+class Held:
+    """All of one process."""
+
+    def __init__(self, keys: Keys, *, per_key: int, check_keys_every: float) -> None:
+        self.draining = False
+        self._keys = keys
+        self._per_key = per_key
+        self._check_keys_every = check_keys_every
+        self._by_key: Counter[UUID] = Counter()
+        self._connections: dict[Connection, asyncio.Task[Any] | None] = {}
+        self._guard: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to watch the keys of what is open."""
+        self._guard = asyncio.create_task(self._watch_keys())
+
+    async def stop(self) -> None:
+        """Close what is open."""
+        await self.drain()
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
+
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        return len(self._connections)
+
+    @property
+    def admitted(self) -> int:
+        """How many of them have said who they are."""
+        return self._by_key.total()
+
+    @contextmanager
+    def holding(self, connection: Connection) -> Iterator[None]:
+        """For as long as it is open, in the task that serves it."""
+        self._connections[connection] = asyncio.current_task()
+        try:
+            yield
+        finally:
+            del self._connections[connection]
+
+    def admit(self, actor: Actor) -> bool:
+        """Count one of this key, unless it has as many as it may."""
+        if self._by_key[actor.key_id] >= self._per_key:
+            return False
+        self._by_key[actor.key_id] += 1
+        return True
+
+    def forget(self, actor: Actor) -> None:
+        """One that was admitted has ended."""
+        self._by_key[actor.key_id] -= 1
+        if not self._by_key[actor.key_id]:
+            del self._by_key[actor.key_id]
+
+    async def drain(self, over: float = 0) -> None:
+        """End every one with 1012, spread over some seconds, and refuse new ones. Clients resume elsewhere."""
+        self.draining = True
+        connections = list(self._connections)
+        random.shuffle(connections)
+        for connection in connections:
+            connection.end(RESTART, "Restarting: connect again.")
+            await asyncio.sleep(over / len(connections))
+        if tasks := [task for task in self._connections.values() if task is not None]:
+            await asyncio.wait(tasks, timeout=FLUSH + CLOSE)
+
+    async def _watch_keys(self) -> None:
+        """End what is held with keys that died: one question for all of them."""
+        while True:
+            await asyncio.sleep(self._check_keys_every)
+            try:
+                dead = await self._keys.dead(list(self._by_key))
+            except ServiceUnavailable:
+                continue  # nobody can be asked just now, so nobody is turned away
+            except Exception:
+                log.exception("sockets.key_check_failed")
+                continue
+            for connection in list(self._connections) if dead else ():
+                if connection.actor is not None and connection.actor.key_id in dead:
+                    connection.end(FORBIDDEN, "This API key was revoked or has expired.")
