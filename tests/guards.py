@@ -1,5 +1,8 @@
 """Guards, and proof that somebody watches them: `python -m tests.guards [WORD …]`.
 
+With words, only those guards that have all of them in their names. As many are tried at a time as there are processors,
+each in a copy of its own.
+
 A test that passes with and without the code it is about tests nothing. Each guard below names a few lines of the
 program, what they look like when the guard is taken away, and the tests that must then fail. The tree is copied, one
 guard at a time is taken out of the copy, and its tests are run there. Every named test must fail by itself: an error on
@@ -19,10 +22,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("app", "schema", "protocol", "workers", "tests")
@@ -397,14 +402,24 @@ def main(words: Sequence[str]) -> int:
     guards = [guard for guard in _tables() if all(word.lower() in guard.name.lower() for word in words)]
     if not guards:
         sys.exit(f"No guard has {' and '.join(words)} in its name.")
-    with _copy() as tree:
-        _show("nothing taken away", *_baseline(tree, guards))
-        verdicts = []
-        for guard in guards:
-            started = time.monotonic()
-            verdict = _without(tree, guard)
-            verdicts.append(verdict)
+    with ExitStack() as held:
+        trees = [held.enter_context(_copy()) for _ in range(min(os.cpu_count() or 1, len(guards)))]
+        _show("nothing taken away", *_baseline(trees[0], guards))
+        free = SimpleQueue[Path]()
+        for tree in trees:
+            free.put(tree)
+
+        def attempt(guard: Guard) -> str | None:
+            tree, started = free.get(), time.monotonic()
+            try:
+                verdict = _without(tree, guard)
+            finally:
+                free.put(tree)
             _show(guard.name, verdict, time.monotonic() - started)
+            return verdict
+
+        with ThreadPoolExecutor(len(trees)) as threads:
+            verdicts = list(threads.map(attempt, guards))
     missed = sum(verdict is not None for verdict in verdicts)
     print(f"{len(guards) - missed} of {len(guards)} guards are watched.")
     return 1 if missed else 0
