@@ -116,13 +116,15 @@ def serve(*, host: str = "127.0.0.1", port: int = 8080, processes: int = 1) -> N
 
 
 @app.command
-async def work(*, concurrency: int = 50, metrics_port: int | None = None) -> None:
+def work(*, concurrency: int = 50, metrics_port: int | None = None) -> None:
     """The webhook worker; run as many as you like, anywhere."""
-    from workers.pool import work as run  # noqa: PLC0415  the other commands start without aiohttp
+    import uvloop  # noqa: PLC0415  the other commands start without either
+
+    from workers.pool import work as run  # noqa: PLC0415
 
     settings = _settings()
     telemetry.configure(settings.log_level, settings.log_format)
-    await run(settings, concurrency=concurrency, metrics_port=metrics_port)
+    uvloop.run(run(settings, concurrency=concurrency, metrics_port=metrics_port))
 
 
 @app.command

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -70,13 +69,13 @@ def _key(secret: str) -> bytes:
 
 def sign_legacy(secret: str, body: bytes) -> str:
     """X-PunchConnect-Signature: hex HMAC-SHA256 of the body, keyed with the secret's text, prefix included."""
-    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return hmac.digest(secret.encode(), body, "sha256").hex()
 
 
 def sign_standard(secret: str, msg_id: str, timestamp: int, body: bytes) -> str:
     """One item of webhook-signature: `v1,` and the base64 HMAC-SHA256 of `id.timestamp.body`. Seconds since 1970."""
     signed = b".".join((msg_id.encode(), b"%d" % timestamp, body))
-    return "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
+    return "v1," + base64.b64encode(hmac.digest(_key(secret), signed, "sha256")).decode()
 
 
 def headers(

@@ -226,11 +226,17 @@ GUARDS: tuple[Guard, ...] = (
                 "            while jobs and self._may_begin(lane):\n",
             ),
             (
-                "        wanted = min(self._concurrency - held.total() + sum(soon.values()), CLAIM_BATCH)\n",
+                "        wanted = min(self._concurrency - held.total() + soon.total(), CLAIM_BATCH)\n",
                 "        wanted = CLAIM_BATCH\n",
             ),
         ],
         [AT_POOL + "no_more_posts_are_under_way_than_there_are_slots"],
+    ),
+    Guard(
+        "claimed ahead: nothing for an endpoint that begins to fail",
+        POOL,
+        [("        if self._failing[lane] >= self._indulgence.failures:\n", "        if False:\n")],
+        [AT_POOL + "what_was_claimed_ahead_for_an_endpoint_that_begins_to_fail_is_given_back_uncounted"],
     ),
     Guard(
         "a result that the database refuses is set aside",
@@ -265,7 +271,7 @@ GUARDS: tuple[Guard, ...] = (
         POOL,
         [
             (
-                "                    await listener.heard()\n                    self._rung.set()\n",
+                "                    await listener.heard()\n                    self._wake()\n",
                 "                    await listener.heard()\n",
             )
         ],

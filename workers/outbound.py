@@ -22,6 +22,7 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from ssl import SSLContext
 from types import TracebackType
 from typing import Final, Literal, Self, cast
@@ -43,7 +44,7 @@ Lookup = Callable[[str], Sequence[str]]
 
 MOST_READ: Final = 64 * 1024
 MOST_KEPT: Final = 4 * 1024
-KEPT_HEADERS: Final = ("retry-after",)
+KEPT_HEADERS: Final = (b"retry-after",)
 
 # Below the five seconds after which common servers (Node, uvicorn) close an idle connection, so that they seldom close
 # one just as it is used again.
@@ -155,7 +156,8 @@ class Outbound:
             return Reply(trip.status, error, duration_ms, trip.body, trip.headers)
 
     async def _send(self, trip: _Trip, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        request = httpx.Request("POST", url, headers={**_OUR_HEADERS, **headers}, content=body)
+        named = httpx.Headers({**_OUR_HEADERS, **headers}, encoding="utf-8")  # said here, it is not guessed each time
+        request = httpx.Request("POST", _parsed(url), headers=named, content=body)
         if request.url.scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"There is no way to post to {request.url.scheme!r}.")
         if self._crowded():
@@ -173,7 +175,11 @@ class Outbound:
         response = await self._transport.handle_async_request(request)
         try:
             trip.status = response.status_code
-            trip.headers = {name: response.headers[name][:200] for name in KEPT_HEADERS if name in response.headers}
+            trip.headers = {
+                name.decode(): value.decode("latin-1")[:200]
+                for key, value in response.headers.raw
+                if (name := key.lower()) in KEPT_HEADERS
+            }
             read = 0
             # The stream itself, not `aiter_bytes`: nothing is decompressed, so nothing can be a bomb.
             chunks = cast("AsyncGenerator[bytes, None]", aiter(cast("httpx.AsyncByteStream", response.stream)))
@@ -217,6 +223,12 @@ class Outbound:
         """As many idle connections as busy ones may be: the pool itself has no bound for those to many hosts."""
         most = 2 * self._connections
         return len(self._sockets) >= most and sum(s.fileno() >= 0 for s in self._sockets) >= most
+
+
+@lru_cache(maxsize=4096)
+def _parsed(url: str) -> httpx.URL:
+    """httpx.InvalidURL. The same few are posted to again and again, and reading one is a tenth of a post."""
+    return httpx.URL(url)
 
 
 class _Names(AbstractResolver):

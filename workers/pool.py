@@ -38,7 +38,7 @@ from app.broadcast import Bell, BellStopped
 from app.database import CONFLICTS, Database
 from app.domain import deliveries, outbox
 from app.domain.addresses import AddressGuard
-from app.domain.deliveries import Claim, Disabled, Job, Lane, Patience, Result
+from app.domain.deliveries import Claim, DeliveryStatus, Disabled, Job, Lane, Patience, Result
 from app.domain.events import Cursors, Logged
 from app.domain.outbox import DELIVERIES
 from app.errors import ServiceUnavailable
@@ -52,9 +52,11 @@ log = structlog.get_logger(__name__)
 CLAIM_BATCH: Final = 100
 SETTLE_BATCH: Final = 200
 #: Results gather for so long before they are written down.
-SETTLE_WAIT: Final = 0.005
-#: While there is more to do than slots: long enough for several to come free, short beside a post.
-BUSY_WAIT: Final = 0.005
+SETTLE_WAIT: Final = 0.02
+#: While there is more to do than slots: long enough for many to come free, so that a claim is worth its cost.
+BUSY_WAIT: Final = 0.02
+#: The same when the bell rings: something is due that may go before all that waits.
+NEWS_WAIT: Final = 0.005
 #: After a claim that found nothing, because the bell rings for events that nobody is owed too.
 EMPTY_WAIT: Final = 0.02
 #: When what is due may not be taken: its endpoint has all the slots it gets, or another worker is just taking it.
@@ -115,12 +117,15 @@ class Worker:
         self._busy: Counter[Lane] = Counter()  # posts under way, by endpoint
         self._busy_tenants: Counter[UUID] = Counter()  # the same, by tenant
         self._ended: Counter[Lane] = Counter()  # posts that ended since the last claim, by endpoint
+        self._failing: Counter[Lane] = Counter()  # failures in a row, by endpoint
+        self._unwanted: list[Claim] = []  # claimed for an endpoint that turned out to fail; to be given back
         self._begin_by: dict[Claim, float] = {}  # of all that waits or is posted: later, its lease might run out
         self._results: dict[Claim, Result] = {}  # oldest first; not written down yet
         self._has_results = asyncio.Event()
         self._all_settled = asyncio.Event()
         self._all_settled.set()
-        self._rung = asyncio.Event()
+        self._rung = asyncio.Event()  # a look at the database is worth while
+        self._news = asyncio.Event()  # and for more than a slot that came free
         #: Slots are what is missing, all or those of an endpoint, so that a post that ends is worth a look.
         self._short = False
         self._away = False
@@ -141,7 +146,7 @@ class Worker:
                 "forget": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.forget, self._db, self._keep), "forget"),
                 "replay": sweeper.every(
                     sweeper.REPLAY_EVERY,
-                    partial(sweeper.replay, self._db, self._replay_rate, self._rung.set),
+                    partial(sweeper.replay, self._db, self._replay_rate, self._wake),
                     "replay",
                 ),
                 "listen": self._listen(),
@@ -168,6 +173,7 @@ class Worker:
         failures = 0
         while not stop.is_set():
             self._rung.clear()
+            self._news.clear()
             try:
                 pause = await self._fill(stop)
                 failures = 0
@@ -181,14 +187,14 @@ class Worker:
                 failures += 1
                 pause = _back_off(failures)
             if pause and not stop.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._rung.wait()
+                await _either(self._rung, pause)
                 if self._short:
-                    await asyncio.sleep(BUSY_WAIT)
+                    await asyncio.sleep(NEWS_WAIT)
+                    await _either(self._news, BUSY_WAIT - NEWS_WAIT)
 
     async def _fill(self, stop: asyncio.Event) -> float:
         """Claim for the free slots and start posting. How long to rest before the next time, unless something rings."""
+        await self._give_back()
         wanted, busy = self._room()
         self._short = wanted <= 0 or len(self._results) >= SETTLE_BATCH
         if self._short:
@@ -199,10 +205,7 @@ class Worker:
             await self._load(claims, begun)
         if not stop.is_set():
             self._begin()
-        if len(claims) == wanted:
-            await asyncio.sleep(BUSY_WAIT)
-            return 0
-        if self._crowded():
+        if len(claims) == wanted or self._crowded():
             self._short = True
             return BLOCKED_WAIT
         if not claims:
@@ -226,12 +229,12 @@ class Worker:
 
         As many posts as ended since the last claim are taken to end until the next one: with quick receivers the
         next ones wait here when a slot comes free, with slow ones nothing is held that another worker could send.
+        So what is claimed at a time grows until the receivers, or this process, are the limit.
         """
         held = self._busy + Counter({lane: len(jobs) for lane, jobs in self._waiting.items()})
-        soon = {lane: min(n, self._most_per_endpoint) for lane, n in self._ended.items()}
-        self._ended.clear()
-        wanted = min(self._concurrency - held.total() + sum(soon.values()), CLAIM_BATCH)
-        return wanted, {lane: held[lane] - soon.get(lane, 0) for lane in held | soon}
+        soon, self._ended = self._ended, Counter()
+        wanted = min(self._concurrency - held.total() + soon.total(), CLAIM_BATCH)
+        return wanted, {lane: held[lane] - soon[lane] for lane in held | soon}
 
     async def _claim(self, n: int, busy: Mapping[Lane, int]) -> list[Claim]:
         started = time.perf_counter()
@@ -288,8 +291,21 @@ class Worker:
     async def _post(self, job: Job) -> None:
         result = await delivery.attempt(job, self._door, self._vault, self._delays)
         self._results[job.claim] = result
+        self._judge(job.lane, result)
         self._all_settled.clear()
         self._has_results.set()
+
+    def _judge(self, lane: Lane, result: Result) -> None:
+        """What waits here for an endpoint whose breaker opens with this result was claimed too early."""
+        if result.status == DeliveryStatus.DELIVERED:
+            self._failing.pop(lane, None)
+            return
+        self._failing[lane] += 1
+        if self._failing[lane] >= self._indulgence.failures:
+            unwanted = [job.claim for job in self._waiting.pop(lane, ())]
+            self._unwanted += unwanted
+            for claim in unwanted:
+                del self._begin_by[claim]
 
     def _posted(self, task: asyncio.Task[None]) -> None:
         job = self._posts.pop(task)
@@ -343,7 +359,9 @@ class Worker:
             del self._results[result.claim]
             ATTEMPTS.labels(result.status.lower() if result.claim.id in settled.ids else "stale").inc()
         self._tell(settled.disabled, logged)
-        if self._short or any(result.retry_in is not None for result in results):
+        if any(result.retry_in is not None for result in results):
+            self._wake()
+        elif self._short:
             self._rung.set()
 
     def _tell(self, disabled: Sequence[Disabled], logged: Sequence[Logged]) -> None:
@@ -368,12 +386,20 @@ class Worker:
             if claim.id in ours and claim in self._begin_by:
                 self._begin_by[claim] = begun + self._patience
 
+    async def _give_back(self) -> None:
+        unwanted, self._unwanted = self._unwanted, []
+        await self._release(unwanted)
+
     async def _release(self, claims: Sequence[Claim]) -> None:
         if claims:
             async with self._db.across("work", _tenants(claims)) as connection:
                 await deliveries.release(connection, claims)
 
     # Waking and stopping.
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._rung.set()
 
     async def _listen(self) -> None:
         """Without a bell, and should it break, the poll does."""
@@ -383,7 +409,7 @@ class Worker:
             async with self._bell.listen(DELIVERIES) as listener:
                 while True:
                     await listener.heard()
-                    self._rung.set()
+                    self._wake()
         except BellStopped:
             pass
         except Exception:
@@ -391,10 +417,10 @@ class Worker:
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        self._rung.set()
+        self._wake()
 
     async def _drain(self) -> None:
-        unbegun = [job.claim for jobs in self._waiting.values() for job in jobs]
+        unbegun = self._unwanted + [job.claim for jobs in self._waiting.values() for job in jobs]
         self._waiting.clear()
         log.info("worker_draining", in_flight=len(self._posts), given_back=len(unbegun))
         with contextlib.suppress(ServiceUnavailable):
@@ -463,6 +489,13 @@ async def work(
 
 def _tenants(claims: Iterable[Claim]) -> list[UUID]:
     return list({claim.tenant_id for claim in claims})
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Until it is set, or the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _back_off(failures: int) -> float:
