@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     reconcile_settle_seconds: float = Field(
         default=60, gt=0, description="How long a count that differs is left alone before the terminal counts again."
     )
+    clock_drift_seconds: float = Field(
+        default=300, gt=0, description="A terminal's clock further off than this is flagged, and so are its punches."
+    )
 
     api_points: int = Field(default=20_000, gt=0, description="Query-cost points a tenant may spend at once.")
     api_restore: float = Field(default=500, gt=0, description="Points given back per second.")
@@ -148,6 +151,11 @@ class Settings(BaseSettings):
         if secret and len(secret) < 32:
             raise ValueError("SECRET_KEY must have at least 32 characters.")
         return self
+
+    @property
+    def clock_drift(self) -> timedelta:
+        """The bound as a span."""
+        return timedelta(seconds=self.clock_drift_seconds)
 
     @property
     def retry_delays(self) -> tuple[timedelta, ...]:

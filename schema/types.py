@@ -362,12 +362,19 @@ class Device(Node):
     )
     reported_user_count: int | None = strawberry.field(description="Users that the terminal last reported.")
     reported_punch_count: int | None = strawberry.field(description="Punches that the terminal last reported.")
+    generation: int = strawberry.field(
+        description="Which memory it has, counted from 1: a factory reset, a cleared log or another board begins a new "
+        "one."
+    )
+    generation_started_at: datetime | None = strawberry.field(
+        description="When the memory that it has now was noticed; null for the first."
+    )
     created_at: datetime = strawberry.field(description="When it was first registered or seen.")
     updated_at: datetime = strawberry.field(description="When it was last changed.")
     key: strawberry.Private[UUID]
     site_key: strawberry.Private[UUID | None]
     own_time_zone: strawberry.Private[str | None]
-    own_flags: strawberry.Private[list[str]]
+    row: strawberry.Private[devices.Device]
     proof: strawberry.Private[DeviceClaim | None]
 
     @resolved("Where it hangs. Needs devices:read.")
@@ -401,7 +408,7 @@ class Device(Node):
         compared = await loaders.reconciliations.load(self.key)
         lacking = compared is not None and compared.state == Completeness.MISSING
         noted = {"unknown_users": strangers, "rejected_records": rejected, "count_mismatch": lacking}
-        return [*self.own_flags, *(flag for flag, found in noted.items() if found)]
+        return devices.flags(self.row, now(), drift=info.context.settings.clock_drift, noted=noted)
 
     @resolved("Whether it is in touch.")
     def connection(self, info: Info) -> DeviceConnectionState:
@@ -498,7 +505,9 @@ class Device(Node):
             clock_skew_ms=row.clock_skew_ms,
             reported_user_count=row.reported_user_count,
             reported_punch_count=row.reported_punch_count,
-            own_flags=list(row.flags),
+            row=row,
+            generation=row.generation,
+            generation_started_at=row.generation_at,
             created_at=row.created_at,
             updated_at=row.updated_at,
             key=row.id,

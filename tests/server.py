@@ -59,6 +59,7 @@ class Server:
                 lifespan="on",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=5,
             )
         )
@@ -83,10 +84,10 @@ class Server:
         self._uvicorn.should_exit = True
         await self._running
 
-    async def send(self, raw: bytes) -> Reply:
-        """What comes back for these bytes."""
+    async def send(self, raw: bytes, *, source: str = "127.0.0.1") -> Reply:
+        """What comes back for these bytes, sent from one of this machine's own addresses."""
         async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
             try:
                 writer.write(raw)
                 return await read_reply(reader)

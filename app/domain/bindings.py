@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app import ids
 from app.database import Connection, Session, driver
-from app.domain import devices, outbox, sites
+from app.domain import devices, outbox, profiles, sites
 from app.domain.devices import Address, Device, DeviceStatus, SerialNumberTaken
 from app.domain.events import EventType, Happening, Logged
 from app.domain.ingest import KnownDevice
@@ -29,13 +29,13 @@ from app.errors import InvalidInput
 #: Strangers that may wait in one tenant's list; the next one is refused without being listed.
 PENDING_BOUND: Final = 1000
 
-_FIND: Final = """
+_FIND: Final = f"""
 SELECT d.id, d.serial_number, d.name, d.site_id, coalesce(d.time_zone, s.time_zone), d.status, d.registered,
        $3 = ANY (d.bound_addresses), d.sought_address, d.push_version, d.announced_type,
-       d.muted, d.dialect
+       d.muted, d.dialect, {", ".join(f"d.{column}" for column in profiles.COLUMNS)}
 FROM devices d LEFT JOIN sites s ON s.tenant_id = d.tenant_id AND s.id = d.site_id
 WHERE d.tenant_id = $1 AND d.serial_number = $2 AND d.status <> 'RETIRED'
-"""
+"""  # noqa: S608  only our own column names
 
 
 async def tenant_of_address(connection: Connection, address_hash: bytes) -> UUID | None:
@@ -66,7 +66,8 @@ async def knock(connection: Connection, tenant_id: UUID, serial: str, address: A
     if row is None:
         await _list_stranger(connection, tenant_id, serial, address)
         return Knock(None)
-    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, *said = row
+    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, *others = row
+    said = (*others[:4], profiles.watched(others[4:]))
     snapshot = DeviceSnapshot(device_id, serial_number, name, site_id)
     if status == DeviceStatus.PENDING and registered and zone_name:
         known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), *said)
@@ -164,6 +165,10 @@ FACTS: Final[Mapping[str, str]] = {
     "announced_type": "text",
     "dialect": "text",
     "muted": "boolean",
+    "clock_skew_ms": "integer",
+    "clock_hint_ms": "integer",
+    "clock_hint_at": "timestamptz",
+    "told_offset": "integer",
     "reported_user_count": "integer",
     "reported_punch_count": "integer",
 }
@@ -177,6 +182,10 @@ WITH contacts AS (
     ORDER BY d.tenant_id, d.id FOR NO KEY UPDATE OF d
 )
 UPDATE devices d SET last_seen_at = greatest(d.last_seen_at, c.seen_at), stamps = d.stamps || c.stamps,
+    mark = greatest(d.mark, (c.facts->>'mark')::bigint),
+    mark_at = CASE
+        WHEN (c.facts->>'mark')::bigint >= coalesce(d.mark, 0) THEN (c.facts->>'mark_at')::timestamp ELSE d.mark_at
+    END,
     {", ".join(f"{name} = coalesce((c.facts->>'{name}')::{kind}, d.{name})" for name, kind in FACTS.items())}
 FROM locked JOIN contacts c USING (tenant_id, id) WHERE d.tenant_id = locked.tenant_id AND d.id = locked.id
 """  # noqa: S608  only our own column names

@@ -127,6 +127,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         announced=False,
     ),
     "backfill": Kind(lambda given, _: wire.Backfill(*_period(given)), 7 * _DAY, lease=timedelta(minutes=10)),
+    # By itself only: to be told its time zone or its place anew. The handshake that follows proves it.
+    "check": Kind(lambda _, __: wire.Check(), timedelta(hours=1), again=False, announced=False),
     # By placements only.
     "userUpdate": Kind(lambda given, _: wire.WriteUser(**given), 7 * _DAY, announced=False),
     "userDelete": Kind(lambda given, _: wire.DeleteUser(**given), 7 * _DAY, announced=False),
@@ -504,7 +506,7 @@ def _secret(key: str) -> bool:
 
 _PROVEN: Final = """
 SELECT id FROM device_commands
-WHERE tenant_id = $1 AND device_id = $2 AND status = 'SENT' AND kind = 'reboot' ORDER BY id FOR UPDATE
+WHERE tenant_id = $1 AND device_id = $2 AND status = 'SENT' AND kind IN ('reboot', 'check') ORDER BY id FOR UPDATE
 """
 _FREE: Final = """
 UPDATE device_commands SET lease_until = now()

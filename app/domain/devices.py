@@ -10,13 +10,26 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import Boolean, CheckConstraint, Column, ColumnElement, Index, Integer, Select, String, select, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    DateTime,
+    Index,
+    Integer,
+    Select,
+    String,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
 from app.database import Session, driver
-from app.domain import sites, words
+from app.domain import profiles, sites, words
 from app.domain.tables import build, columns, instant, now, tenant_key, within_tenant
 from app.errors import AppError, InvalidInput
 
@@ -123,6 +136,17 @@ class Device(SQLModel, table=True):
     #: What was last announced of it; `connection_state` says how things stand.
     online: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default="false"))
     clock_skew_ms: int | None = None
+    #: See profiles.Watched.
+    clock_hint_ms: int | None = None
+    clock_hint_at: datetime | None = instant(optional=True)
+    told_offset: int | None = None
+    callers: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default="{}"))
+    two_sources_at: datetime | None = instant(optional=True)
+    #: Which memory it has, counted from 1; when the present one began, unless it is the first.
+    generation: int = Field(default=1, sa_column=Column(Integer, nullable=False, server_default="1"))
+    generation_at: datetime | None = instant(optional=True)
+    mark: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    mark_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=False), nullable=True))
     reported_user_count: int | None = None
     reported_punch_count: int | None = None
     flags: list[str] = Field(default_factory=list, sa_column=Column(ARRAY(String), nullable=False, server_default="{}"))
@@ -157,6 +181,21 @@ def connection_state(last_seen_at: datetime | None, at: datetime, delay: timedel
         return DeviceConnectionState.NEVER_SEEN
     late = at > last_seen_at + delay + PATIENCE
     return DeviceConnectionState.OFFLINE if late else DeviceConnectionState.ONLINE
+
+
+def flags(device: Device, at: datetime, *, drift: timedelta, noted: Mapping[str, Any]) -> list[str]:
+    """What an operator should look at: by the device itself, and by `noted`, what other tables tell of it."""
+    shown = {
+        profiles.CLOCK_DRIFT: profiles.is_off(device.clock_skew_ms, drift),
+        profiles.TWO_SOURCES: _lately(device.two_sources_at, at, profiles.TWO_SOURCES_SHOWN),
+        profiles.RESET_DETECTED: _lately(device.generation_at, at, profiles.RESET_SHOWN),
+        **noted,
+    }
+    return [*device.flags, *(flag for flag, is_so in shown.items() if is_so)]
+
+
+def _lately(moment: datetime | None, at: datetime, span: timedelta) -> bool:
+    return moment is not None and at - moment <= span
 
 
 @dataclass(frozen=True, slots=True)

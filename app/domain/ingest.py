@@ -16,16 +16,14 @@ from zoneinfo import ZoneInfo
 
 from app import ids
 from app.database import Connection, Fetch
-from app.domain import biometrics, placements, punches, terminal_users
+from app.domain import biometrics, placements, profiles, punches, terminal_users
 from app.domain.biometrics import Enrolled
 from app.domain.events import Logged
+from app.domain.profiles import BUFFERED_AFTER, CLOCK_DRIFT, DRIFT, Measure, Watched
 from app.domain.punches import DeviceSnapshot, PunchView
 from app.domain.terminal_users import Sighting
 from protocol.adms import clock, codes, records, security
 from protocol.adms.requests import TableUpload, Upload
-
-#: Received later than this after it was made, a punch is part of a backlog.
-BUFFERED_AFTER: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,7 @@ class KnownDevice:
     muted: bool = False
     #: ATTENDANCE or SECURITY, as last proved; None before anything was.
     dialect: str | None = None
+    watched: Watched = field(default_factory=Watched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,11 @@ class Reading:
     rejected: list[Rejected] = field(default_factory=list)
     users: list[Sighting] = field(default_factory=list)
     enrolled: list[Enrolled] = field(default_factory=list)
+    #: What its newest record tells of the clock.
+    measure: Measure | None = None
+    #: The number of its newest record in the terminal's memory, and that record's wall time.
+    mark: int | None = None
+    mark_at: datetime | None = None
 
     @property
     def weight(self) -> int:
@@ -82,21 +86,28 @@ class Reading:
         return len(self.punches) + len(self.kept) + len(self.rejected) + len(self.users) + len(self.enrolled)
 
 
-def read(device: KnownDevice, upload: Upload | TableUpload, received_at: datetime) -> Reading:
-    """What an upload says. Never raises: what cannot be read is kept."""
+def read(
+    device: KnownDevice, upload: Upload | TableUpload, received_at: datetime, *, drift: timedelta = DRIFT
+) -> Reading:
+    """What an upload says. Never raises: what cannot be read is kept.
+
+    Punches are flagged while the clock is further off than `drift`, as far as is known with this upload.
+    """
     reading = Reading(device, received_at)
     if isinstance(upload, TableUpload):
-        _read_rows(reading, upload)
+        _read_rows(reading, upload, drift)
     elif upload.table == "ATTLOG":
-        _read_attlog(reading, upload)
+        _read_attlog(reading, upload, drift)
     elif upload.table == "RTLOG":
-        _read_events(reading, "RTLOG", upload.body)
+        _read_events(reading, "RTLOG", upload.body, drift)
         reading.count = None
     else:
         kept = records.redact(upload.table, upload.body)
         count = records.count_records(upload.table, upload.body)
         reading.count = count if records.answers_with_count(upload.table) else None
         reading.kept.append(Kept(upload.table, upload.stamp, kept.body, count, kept.discarded))
+        if upload.table == "RTSTATE":
+            _measure(reading, security.state_time(upload.body), exact=True)
         if upload.table in _PEOPLE:
             _read_people(reading, upload.table, kept.body)
         if upload.table in _TEMPLATES and kept.discarded:
@@ -112,14 +123,31 @@ _TEMPLATES: Final = frozenset({"OPERLOG", "BIODATA"})
 
 
 def _read_people(reading: Reading, table: str, body: bytes) -> None:
+    newest: datetime | None = None
     for line in records.read_tagged(table, body).records:
         if isinstance(line, records.UserInfo) and (user := terminal_users.sighting(line)) is not None:
             reading.users.append(user)
         elif isinstance(line, records.OperLog) and (registered := biometrics.enrolled(line)) is not None:
             reading.enrolled.append(registered)
+        if isinstance(line, records.OperLog):
+            newest = line.wall_time
+    _measure(reading, newest)
 
 
-def _read_attlog(reading: Reading, upload: Upload) -> None:
+def _measure(reading: Reading, newest: datetime | None, *, exact: bool = False) -> None:
+    """Judge the clock by the newest wall time that an upload shows."""
+    if newest is not None:
+        device, at = reading.device, reading.received_at
+        reading.measure = profiles.measure(clock.nearest(newest, device.zone, at), at, device.watched, exact=exact)
+
+
+def _doubts(reading: Reading, drift: timedelta) -> tuple[str, ...]:
+    """The flags of all its punches; what the upload itself tells of the clock is the latest news."""
+    skew = reading.measure.skew_ms if reading.measure else None
+    return profiles.doubts(reading.device.watched, reading.received_at, drift, skew)
+
+
+def _read_attlog(reading: Reading, upload: Upload, drift: timedelta) -> None:
     device = reading.device
     batch = records.read_attlog(upload.body)
     reading.count = batch.record_count
@@ -127,6 +155,12 @@ def _read_attlog(reading: Reading, upload: Upload) -> None:
     received_at, zone_name = reading.received_at, device.zone.key
     received_wall = clock.wall_time(received_at, device.zone)
     old = codes.is_old(device.push_version)
+    if batch.records:
+        newest = batch.records[-1].wall_time
+        _measure(reading, newest)
+        if upload.stamp and upload.stamp.isdigit():
+            reading.mark, reading.mark_at = int(upload.stamp), newest
+    doubts = _doubts(reading, drift)
     identity_checks = []
     named: dict[tuple[str, ...], records.Columns | None] = {}  # most lines of a body end alike
     for log in batch.records:
@@ -137,6 +171,7 @@ def _read_attlog(reading: Reading, upload: Upload) -> None:
             identity_checks.append(log.raw)
             continue
         punched_at = clock.instant(log.wall_time, device.zone)
+        late = received_at - punched_at
         reading.punches.append(
             PunchView(
                 id=ids.new(),
@@ -153,8 +188,8 @@ def _read_attlog(reading: Reading, upload: Upload) -> None:
                 work_code=log.work_code or None,
                 temperature_celsius=columns.temperature if columns else None,
                 mask_worn=bool(columns.mask) if columns and columns.mask is not None else None,
-                buffered=received_at - punched_at > BUFFERED_AFTER,
-                flags=("impossible_time",) if clock.is_impossible(log.wall_time, received_wall) else (),
+                buffered=late > BUFFERED_AFTER,
+                flags=_flags(log.wall_time, received_wall, late, doubts, drift),
                 raw=log.raw,
             )
         )
@@ -163,10 +198,19 @@ def _read_attlog(reading: Reading, upload: Upload) -> None:
         reading.kept.append(Kept("ATTLOG", upload.stamp, body, len(identity_checks), 0))
 
 
-def _read_rows(reading: Reading, upload: TableUpload) -> None:
+def _flags(
+    wall: datetime, received_wall: datetime, late: timedelta, doubts: tuple[str, ...], drift: timedelta
+) -> tuple[str, ...]:
+    """A punch's own time may say more than the device's clock did so far."""
+    if clock.is_impossible(wall, received_wall):
+        return ("impossible_time", *doubts)
+    return (CLOCK_DRIFT, *doubts) if -late > drift and CLOCK_DRIFT not in doubts else doubts
+
+
+def _read_rows(reading: Reading, upload: TableUpload, drift: timedelta) -> None:
     table = upload.table.upper()
     if table == "TRANSACTION" and upload.kind == "tabledata":
-        _read_events(reading, table, upload.body)
+        _read_events(reading, table, upload.body, drift)
         return
     kept = records.redact(table, upload.body)
     reading.count = records.count_records(table, upload.body)
@@ -179,20 +223,28 @@ def _read_rows(reading: Reading, upload: TableUpload) -> None:
         _read_people(reading, table, kept.body)
 
 
-def _read_events(reading: Reading, table: str, body: bytes) -> None:
+def _read_events(reading: Reading, table: str, body: bytes, drift: timedelta) -> None:
     """Punches out of events; all others are kept as they came."""
     device, received_at = reading.device, reading.received_at
     batch = security.read_events(body)
     reading.count = batch.record_count
     reading.rejected += [Rejected(table, line.reason, line.raw) for line in batch.unreadable]
     received_wall = clock.wall_time(received_at, device.zone)
+    if batch.records:
+        newest = batch.records[-1]
+        _measure(reading, newest.wall_time)
+        # A table that was asked for is old records by intention.
+        if newest.index is not None and table == "RTLOG":
+            reading.mark, reading.mark_at = newest.index, newest.wall_time
+    doubts = _doubts(reading, drift)
     others = []
     for event in batch.records:
         if not event.is_punch or event.pin is None:
             others.append(event.raw)
             continue
         punched_at = clock.instant(event.wall_time, device.zone)
-        flags = ["impossible_time"] if clock.is_impossible(event.wall_time, received_wall) else []
+        late = received_at - punched_at
+        flags = _flags(event.wall_time, received_wall, late, doubts, drift)
         reading.punches.append(
             PunchView(
                 id=ids.new(),
@@ -209,7 +261,7 @@ def _read_events(reading: Reading, table: str, body: bytes) -> None:
                 work_code=None,
                 temperature_celsius=event.temperature,
                 mask_worn=event.mask,
-                buffered=received_at - punched_at > BUFFERED_AFTER,
+                buffered=late > BUFFERED_AFTER,
                 flags=(*flags, *(["unknown_event"] if event.is_guess else [])),
                 raw=event.raw,
                 record_index=event.index,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,17 +21,20 @@ import structlog
 
 from app import telemetry
 from app.database import Database
-from app.domain import bindings, claims, commands, ingest, placements, presence, reconciliations
+from app.domain import bindings, claims, commands, ingest, placements, presence, profiles, reconciliations
 from app.domain.bindings import Contact
 from app.domain.claims import Claim
 from app.domain.commands import Recipient
 from app.domain.devices import Address
-from app.domain.ingest import KnownDevice
+from app.domain.events import Logged
+from app.domain.ingest import KnownDevice, Reading
+from app.domain.profiles import Glimpse
 from app.domain.reconciliations import Schedule
 from app.errors import ServiceUnavailable
 from app.settings import Settings
 from app.vault import Vault
 from app.web.intake import Intake, Ring
+from app.web.middleware import source
 from protocol.adms import records, replies, security
 from protocol.adms.codes import version
 from protocol.adms.commands import Check, QueryUsers, write
@@ -112,6 +115,7 @@ class Iclock:
             timedelta(days=settings.reconcile_days),
             timedelta(seconds=settings.reconcile_settle_seconds),
         )
+        self._drift = settings.clock_drift
         self._believed: OrderedDict[tuple[str, str], _Believed] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownDevice | None]] = {}
         self._contacts: dict[tuple[UUID, UUID], Contact] = {}
@@ -194,7 +198,7 @@ class Iclock:
             return _TOO_MANY
         device = await self._device(address, request.serial)
         if device is not None:
-            return 200, await self._serve(device, request)
+            return 200, await self._serve(device, request, self._source(scope, address, prefix))
         if not address and self._settings.shared_address == "challenge":
             answer = await self._challenge(request)
             if answer is not None:
@@ -217,6 +221,11 @@ class Iclock:
             if rest == domain.partition(":")[0].lower():
                 return label
         return ""
+
+    def _source(self, scope: Scope, address: str, prefix: str) -> str:
+        """Where a terminal calls from, and by which kind of address."""
+        way = "url" if prefix.startswith("/d/") else "host" if address else "shared"
+        return f"{source(scope, self._settings.trusted_proxies)} {way}"
 
     def _allow(self, address: str, serial: str) -> bool:
         """Take a token from the terminal's bucket."""
@@ -339,8 +348,11 @@ class Iclock:
         if (believed := self._believed.get(("", serial))) is not None:
             believed.until = 0
 
-    async def _serve(self, device: KnownDevice, request: Request) -> bytes:  # noqa: PLR0911  one for each kind
+    async def _serve(  # noqa: PLR0911  one for each kind
+        self, device: KnownDevice, request: Request, caller: str
+    ) -> bytes:
         received_at = datetime.now(UTC)
+        await self._look(device, Glimpse(received_at, caller))
         match request:
             case Upload():
                 return await self._take(device, request, received_at)
@@ -354,19 +366,19 @@ class Iclock:
                 self._met(device, Contact(received_at, facts=_dialect(device, "SECURITY")))
                 return self._configuration(device)
             case TimeRequest(encoded=True):
-                self._met(device, Contact(received_at))
-                offset = received_at.astimezone(device.zone).utcoffset() or timedelta()
-                utc = received_at.replace(tzinfo=None)
-                return security.time_reply(utc, round(offset / timedelta(minutes=1)))
+                offset = _offset(device, received_at)
+                self._met(device, Contact(received_at, facts=self._told(device, offset)))
+                return security.time_reply(received_at.replace(tzinfo=None), offset)
             case Poll(info=info):
                 facts = {
                     "firmware_version": info and info.firmware,
                     "reported_user_count": info and info.users,
                     "reported_punch_count": info and info.attlogs,
                 }
-                self._met(device, Contact(received_at, facts=facts))
+                await self._tell_of_itself(device, received_at, facts)
                 if device.muted:
                     return write("1", Check())
+                await self._turn_clock(device, received_at)
                 return await self._hand_out(device, received_at, info.users if info else None) or replies.ok()
             case TimeRequest():
                 self._met(device, Contact(received_at))
@@ -384,8 +396,9 @@ class Iclock:
         # at once would outlast the statement's deadline. Cut short, nothing is acknowledged; what the earlier pieces
         # stored is recognised when it comes again.
         count: int | None = None
+        reading: Reading | None = None
         for body in records.pieces(upload.body, _PIECE_BYTES) if upload.table in _LONG else (upload.body,):
-            reading = ingest.read(device, replace(upload, body=body), received_at)
+            reading = ingest.read(device, replace(upload, body=body), received_at, drift=self._drift)
             await self._intake.submit(reading)
             telemetry.RECORDS.labels("read").inc(len(reading.punches))
             telemetry.RECORDS.labels("rejected").inc(len(reading.rejected))
@@ -396,23 +409,82 @@ class Iclock:
         contact = Contact(received_at, facts=_dialect(device, _PROVES.get(upload.table)))
         if upload.stamp:
             contact.stamps[upload.table] = upload.stamp
+        if reading is not None:
+            await self._learn(device, reading, contact)
         if upload.table == "OPTIONS":
-            contact.facts |= _facts(read_options(upload.body))
+            await self._tell_of_itself(device, received_at, _facts(read_options(upload.body)))
         self._met(device, contact)
         return replies.ok(count)
+
+    async def _learn(self, device: KnownDevice, reading: Reading, contact: Contact) -> None:
+        """What stored records tell of the terminal's clock and of its memory."""
+        known = device.watched
+        if reading.measure is not None:
+            if reading.measure.skew_ms is not None:
+                known.clock_skew_ms = contact.facts["clock_skew_ms"] = reading.measure.skew_ms
+            if reading.measure.hint_ms is not None:
+                known.clock_hint_ms, known.clock_hint_at = reading.measure.hint_ms, reading.received_at
+                contact.facts |= {"clock_hint_ms": known.clock_hint_ms, "clock_hint_at": known.clock_hint_at}
+        if reading.mark is not None and reading.mark_at is not None and reading.mark < 2**63:
+            await self._look(device, Glimpse(reading.received_at, mark=reading.mark, mark_at=reading.mark_at))
+            if known.mark is None or reading.mark >= known.mark:
+                known.mark, known.mark_at = reading.mark, reading.mark_at
+                contact.facts |= {"mark": known.mark, "mark_at": known.mark_at}
+
+    async def _tell_of_itself(self, device: KnownDevice, received_at: datetime, facts: dict[str, Any]) -> None:
+        """Note what a terminal says it is and holds."""
+        punches = facts.get("reported_punch_count")
+        if punches is not None:
+            await self._look(device, Glimpse(received_at, punches=punches))
+            device.watched.punches = punches
+        self._met(device, Contact(received_at, facts=facts))
+
+    async def _look(self, device: KnownDevice, seen: Glimpse) -> None:
+        """Compare a contact with what is known; only what is news goes to the database, and before the answer."""
+        if not profiles.is_news(device.watched, seen):
+            return
+        recipient, key = _recipient(device), (device.tenant_id, device.device.id)
+        logged: Sequence[Logged] = ()
+        async with self._db.across("ingest", [device.tenant_id]) as connection:
+            if (pending := self._contacts.pop(key, None)) is not None:  # the row has to know what we know
+                logged = await presence.note(connection, {key: pending})
+            known, anew = await profiles.look(connection, device.tenant_id, device.device.id, seen)
+            if anew and device.dialect != "SECURITY":
+                # It has been told the mark of its former memory, and may be holding back what lies below it.
+                await commands.add(connection, recipient, "check", {})
+        self._ring(logged)
+        if anew:
+            log.warning("memory_began_anew", tenant=str(device.tenant_id), device=str(device.device.id))
+        device.watched.follow(known)
+
+    async def _turn_clock(self, device: KnownDevice, received_at: datetime) -> None:
+        """Where the clocks went forward or back: the option that a terminal was told knows no daylight saving."""
+        told, offset = device.watched.told_offset, _offset(device, received_at)
+        if told is None or told == offset:
+            return
+        recipient = _recipient(device)
+        async with self._db.across("ingest", [device.tenant_id]) as connection:
+            if await profiles.turn(connection, device.tenant_id, device.device.id, told, offset):
+                if device.dialect != "SECURITY":
+                    await commands.add(connection, recipient, "check", {})
+                await commands.add(connection, recipient, "syncTime", {})
+        device.watched.told_offset = offset
+
+    def _told(self, device: KnownDevice, offset: int) -> dict[str, Any]:
+        device.watched.told_offset = offset
+        return {"told_offset": offset}
 
     async def _take_rows(self, device: KnownDevice, upload: TableUpload, received_at: datetime) -> bytes:
         count = 0
         for body in records.pieces(upload.body, _PIECE_BYTES):
-            reading = ingest.read(device, replace(upload, body=body), received_at)
+            reading = ingest.read(device, replace(upload, body=body), received_at, drift=self._drift)
             await self._intake.submit(reading)
             telemetry.RECORDS.labels("read").inc(len(reading.punches))
             telemetry.RECORDS.labels("rejected").inc(len(reading.rejected))
             count += reading.count or 0
-        contact = Contact(received_at, facts=_dialect(device, "SECURITY"))
         if upload.kind == "options":
-            contact.facts |= _facts(read_options(upload.body))
-        self._met(device, contact)
+            await self._tell_of_itself(device, received_at, _facts(read_options(upload.body)))
+        self._met(device, Contact(received_at, facts=_dialect(device, "SECURITY")))
         if upload.command_id is not None and upload.is_last:
             # Some units report on a query in no other way.
             result = security.query_result(upload.command_id, upload.count or count)
@@ -455,7 +527,7 @@ class Iclock:
         # What a terminal answers to INFO it also posts as options, if it posts them.
         for result in report.results:
             if result.cmd.upper() == "INFO" and result.attributes:
-                self._met(device, Contact(received_at, facts=_facts(result.attributes)))
+                await self._tell_of_itself(device, received_at, _facts(result.attributes))
         if settled.all_known:
             self._met(device, Contact(received_at))
         else:
@@ -463,7 +535,11 @@ class Iclock:
 
     async def _greet(self, device: KnownDevice, request: Hello, received_at: datetime) -> bytes:
         secure = _speaks_security(request, device.dialect)
+        announced = f"{request.pushver} {request.device_type}"
+        await self._look(device, Glimpse(received_at, announced=announced))
+        offset = _offset(device, received_at)
         facts = {
+            **self._told(device, offset),
             "push_version": request.pushver,
             "announced_type": request.device_type,
             # Without a type that it announced or a table that it sent, this is a guess, and not to be remembered.
@@ -478,11 +554,10 @@ class Iclock:
         self._ring(logged)
         if secure:
             return self._configuration(device, registered=True) if device.dialect == "SECURITY" else _REGISTER
-        offset = received_at.astimezone(device.zone).utcoffset()
         return replies.options_block(
             request.serial,
             stamps=marks,
-            time_zone_offset=offset,
+            time_zone_offset=timedelta(minutes=offset),
             delay=self._settings.device_delay_seconds,
             error_delay=_ERROR_DELAY,
         )
@@ -540,6 +615,11 @@ class Iclock:
             pass
         except Exception:
             log.exception("contacts_lost", devices=len(contacts))
+
+
+def _offset(device: KnownDevice, at: datetime) -> int:
+    """Minutes from Greenwich, of the device's zone at this moment."""
+    return round((at.astimezone(device.zone).utcoffset() or timedelta()) / timedelta(minutes=1))
 
 
 def _recipient(device: KnownDevice) -> Recipient:

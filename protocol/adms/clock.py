@@ -38,6 +38,15 @@ def instant(wall: datetime, zone: ZoneInfo) -> datetime:
     return at_offset(wall, zone.utcoffset(wall) or timedelta())
 
 
+def nearest(wall: datetime, zone: ZoneInfo, at: datetime) -> datetime:
+    """Like `instant`, but of two that are possible the one closer to `at`: to judge a clock, not to date a record."""
+    first, second = zone.utcoffset(wall.replace(fold=0)), zone.utcoffset(wall.replace(fold=1))
+    if first == second:
+        return instant(wall, zone)
+    readings = (at_offset(wall, offset or timedelta()) for offset in (first, second))
+    return min(readings, key=lambda reading: abs(reading - at))
+
+
 def at_offset(wall: datetime, offset: timedelta) -> datetime:
     """Like `instant`, for a wall whose distance from UTC is known: positive east of Greenwich."""
     try:

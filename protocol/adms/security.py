@@ -194,6 +194,15 @@ def _wall_time(fields: Mapping[str, str]) -> datetime:
         raise ValueError("no such time in the calendar") from None
 
 
+def state_time(body: bytes) -> datetime | None:
+    """What the unit's clock showed as it told of its state; None where it does not say."""
+    lines = [line for line in body.split(b"\n") if line.strip(_ENDS)]
+    try:
+        return _wall_time(read_fields(lines[-1])) if lines and len(lines[-1]) <= MAX_LINE else None
+    except ValueError:
+        return None
+
+
 def read_fields(raw: bytes) -> dict[str, str]:
     """The columns of one line, keys in lower case; the table's name in front, if there is one, is left out."""
     text = decode(raw.strip(_ENDS))[0]

@@ -10,9 +10,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from app import ids, paging
-from app.domain import bindings, commands, devices, enrollments, placements, punches, sites
+from app.domain import bindings, commands, devices, enrollments, placements, punches, records, sites, terminal_users
 from app.domain.devices import DeviceStatus
 from app.domain.events import Logged
+from app.domain.tables import now
 from app.errors import InvalidInput
 from app.web.dashboard.desk import Desk, Visit
 
@@ -111,6 +112,10 @@ async def _one(visit: Visit) -> Response:
         site = (await sites.by_ids(session, visit.tenant_id, [device.site_id])) if device.site_id else {}
         stored = (await punches.count_by_device(session, visit.tenant_id, [device.id])).get(device.id, 0)
         latest = (await punches.page(session, visit.tenant_id, asked)).rows if visit.may("punches:read") else []
+        noted = {
+            "unknown_users": (await terminal_users.unknown_pins(session, visit.tenant_id, [device.id])).get(device.id),
+            "rejected_records": (await records.with_rejected(session, visit.tenant_id, [device.id])).get(device.id),
+        }
         told = (await commands.page(session, visit.tenant_id, _commands_of(device.id))).rows
         address = (
             await enrollments.addresses(session, visit.tenant_id, visit.parts.vault, visit.parts.settings)
@@ -121,6 +126,7 @@ async def _one(visit: Visit) -> Response:
         "device.html",
         device=device,
         connection=visit.desk.connection(device.last_seen_at),
+        flags=devices.flags(device, now(), drift=visit.parts.settings.clock_drift, noted=noted),
         site=site.get(device.site_id) if device.site_id else None,
         sites=places,
         stored=stored,

@@ -93,7 +93,9 @@ def test_a_line_is_read_in_the_terminals_zone() -> None:
     [
         ("2026-03-02 08:58:31", False, ()),
         ("2026-03-02 08:58:29", True, ()),
-        ("2026-03-03 08:00:00", False, ()),
+        ("2026-03-02 09:05:30", False, ()),
+        ("2026-03-02 09:05:31", False, ("clock_drift",)),
+        ("2026-03-03 08:00:00", False, ("clock_drift",)),
         ("2026-03-03 09:00:31", False, ("impossible_time",)),
         ("2000-12-31 23:59:59", True, ("impossible_time",)),
     ],

@@ -1,0 +1,70 @@
+"""The guards of what terminals show of themselves: see tests/guards.py, which takes them away one by one."""
+
+from __future__ import annotations
+
+from tests.guards import ICLOCK, Guard
+
+PROFILES, INGEST = "app/domain/profiles.py", "app/domain/ingest.py"
+RULES, AT_PROFILES = "tests/app/domain/test_profiles.py::test_", "tests/app/web/test_profiles.py::test_"
+
+GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "clocks: a backlog is no clock that is behind",
+        PROFILES,
+        [("if exact or -BUFFERED_AFTER <= off <= _A_DAY:", "if True:")],
+        [RULES + "a_backlog_that_is_caught_up_says_nothing_of_the_clock"],
+    ),
+    Guard(
+        "clocks: an hour that comes twice is no drift",
+        INGEST,
+        [("clock.nearest(newest, device.zone, at)", "clock.instant(newest, device.zone)")],
+        [RULES + "an_hour_that_comes_twice_is_no_drift"],
+    ),
+    Guard(
+        "clocks: what the upload itself shows goes first",
+        PROFILES,
+        [("known.clock_skew_ms if skew_ms is None else skew_ms", "known.clock_skew_ms")],
+        [RULES + "the_upload_that_shows_a_drift_is_flagged_itself"],
+    ),
+    Guard(
+        "clocks: where they change, one process says so",
+        ICLOCK,
+        [("                await self._turn_clock(device, received_at)\n", "")],
+        [AT_PROFILES + "where_the_clocks_change_a_terminal_is_told_to_ask_for_its_zone_and_is_set"],
+    ),
+    Guard(
+        "sources: a terminal that moved is one",
+        PROFILES,
+        [("alternates |= bool(back and since", "alternates |= bool(since")],
+        [RULES + "a_terminal_that_moves_is_one"],
+    ),
+    Guard(
+        "sources: a header is believed of trusted proxies only",
+        "app/web/middleware.py",
+        [("    while hops and _is_in(at, trusted):", "    while hops:")],
+        [AT_PROFILES + "a_proxy_that_is_trusted_says_where_a_terminal_calls_from_and_another_does_not"],
+    ),
+    Guard(
+        "generations: one reset is one generation",
+        PROFILES,
+        [("AND id = $2 FOR NO KEY UPDATE", "AND id = $2")],
+        [RULES + "processes_that_notice_a_reset_at_once_begin_one_generation"],
+    ),
+    Guard(
+        "generations: the old mark is not told to the new memory",
+        PROFILES,
+        [
+            (
+                "stamps = CASE WHEN $5 > generation THEN $10::jsonb ELSE stamps END",
+                "stamps = coalesce(stamps, $10::jsonb)",
+            )
+        ],
+        [AT_PROFILES + "after_a_factory_reset_nothing_is_skipped_lost_or_doubled"],
+    ),
+    Guard(
+        "generations: a resend begins none",
+        PROFILES,
+        [("seen.mark < known.mark and seen.mark_at > known.mark_at", "seen.mark < known.mark")],
+        [AT_PROFILES + "a_terminal_that_only_sends_everything_again_has_the_memory_that_it_had"],
+    ),
+)
