@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     device_delay_seconds: int = Field(default=10, ge=2, le=60, description="Seconds between a terminal's polls.")
     device_body_bytes: int = Field(default=16 * 2**20, ge=2**16, description="Largest upload of a terminal.")
 
+    command_keep_days: float = Field(
+        default=90, ge=2, description="Days that commands which ended are kept; the last one of a device stays."
+    )
     reconcile_hours: float = Field(
         default=6, gt=0, description="Hours between two counts of a terminal's punches, more or less."
     )

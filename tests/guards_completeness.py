@@ -72,3 +72,19 @@ GUARDS: tuple[Guard, ...] = (
         [AT + "a_terminal_that_counts_everything_whatever_it_is_asked_is_found_out"],
     ),
 )
+
+COMMANDS, AT_SWEEPER = "app/domain/commands.py", "tests/workers/test_sweeper.py::test_"
+GUARDS += (
+    Guard(
+        "completeness: users that are not shown",
+        RECONCILIATIONS,
+        [("not in {0, self.users_differ}:", "!= 0:")],
+        [AT + "users_that_are_counted_and_not_shown_are_not_asked_for_every_time"],
+    ),
+    Guard(
+        "commands: old ones leave, the last one stays",
+        COMMANDS,
+        [("l.number > coalesce(c.number, 0)", "l.number >= coalesce(c.number, 0)")],
+        [AT_SWEEPER + "commands_that_ended_long_ago_leave_and_the_last_one_of_a_device_stays"],
+    ),
+)

@@ -103,6 +103,7 @@ class Worker:
         self._concurrency = concurrency
         self._device_delay = timedelta(seconds=settings.device_delay_seconds)
         self._keep = timedelta(days=settings.webhook_keep_days)
+        self._keep_commands = timedelta(days=settings.command_keep_days)
         self._replay_rate = settings.webhook_replay_rate
         self._most_per_endpoint = max(1, round(concurrency * settings.webhook_endpoint_share))
         self._most_per_tenant = max(1, round(concurrency * settings.webhook_tenant_share))
@@ -144,6 +145,11 @@ class Worker:
                 ),
                 "sweep": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.sweep, self._db), "sweep"),
                 "forget": sweeper.every(sweeper.SWEEP_EVERY, partial(sweeper.forget, self._db, self._keep), "forget"),
+                "forget_commands": sweeper.every(
+                    sweeper.SWEEP_EVERY,
+                    partial(sweeper.forget_commands, self._db, self._keep_commands),
+                    "forget_commands",
+                ),
                 "replay": sweeper.every(
                     sweeper.REPLAY_EVERY,
                     partial(sweeper.replay, self._db, self._replay_rate, self._wake),

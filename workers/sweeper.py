@@ -96,6 +96,16 @@ async def sweep(db: Database) -> int:
     return total
 
 
+async def forget_commands(db: Database, older: timedelta) -> int:
+    """Remove commands that ended so long ago; how many."""
+    total, gone = 0, BATCH
+    while gone >= BATCH:
+        async with db.across("operate") as connection:
+            gone = await commands.forget(connection, older, BATCH)
+        total += gone
+    return total
+
+
 async def forget(db: Database, older: timedelta) -> int:
     """Remove deliveries that ended so long ago; how many."""
     total, gone = 0, BATCH

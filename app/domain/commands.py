@@ -157,6 +157,7 @@ class DeviceCommand(SQLModel, table=True):
         ),
         Index("ix_device_commands_expires", "expires_at", postgresql_where=text("status IN ('QUEUED', 'SENT')")),
         Index(None, "tenant_id", "moved_at"),
+        Index("ix_device_commands_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     )
 
     tenant_id: UUID = tenant_key()
@@ -580,6 +581,27 @@ async def expire(connection: Connection, tenant_id: UUID, limit: int) -> tuple[i
         limit,
     )
     return len(rows), await _end(connection, tenant_id, [row[0] for row in rows], CommandStatus.EXPIRED)
+
+
+_FORGET: Final = """
+WITH old AS (
+    SELECT c.tenant_id, c.id FROM device_commands c
+    -- The last one of a device stays: the next number follows from it.
+    WHERE c.completed_at < now() - $1::interval AND EXISTS (
+        SELECT 1 FROM device_commands l
+        WHERE l.tenant_id = c.tenant_id AND l.device_id = c.device_id AND l.number > coalesce(c.number, 0)
+    ) ORDER BY c.completed_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM device_commands c USING old WHERE c.tenant_id = old.tenant_id AND c.id = old.id RETURNING 1
+)
+SELECT count(*)::integer FROM gone
+"""
+
+
+async def forget(connection: Connection, older: timedelta, limit: int) -> int:
+    """Delete up to `limit` commands that ended so long ago; how many. Purpose "operate"."""
+    gone: int = await connection.fetchval(_FORGET, older, limit)
+    return gone
 
 
 _END: Final = """

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, select
+from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Integer, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -111,6 +111,8 @@ class Round:
     #: Whether the terminal was asked for its totals, which begins a round.
     informed: bool = False
     total: int | None = None
+    #: How many users it has, where that is not what we know of: then it is asked who they are.
+    users: int | None = None
     #: How many seemed to be missing at the last look at the whole window.
     missing: int | None = None
     waits: int = 0
@@ -173,6 +175,8 @@ class Reconciliation(SQLModel, table=True):
     )
     #: By how much the total of a terminal that does not count periods is above ours, although it sent all it has.
     excess: int = 0
+    #: How many more users it last counted than it showed.
+    users_differ: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
     reason: str | None = None
     reconciled_at: datetime | None = instant(optional=True)
 
@@ -278,8 +282,10 @@ def _next(
     now_round: Round, wall: datetime, schedule: Schedule, remainders: Sequence[Remainder], security: bool
 ) -> tuple[str, dict[str, str]]:
     """The command of the next step."""
-    if not now_round.informed or security:
+    if not now_round.informed:
         return "reportTotals", {}
+    if now_round.users is not None or security:
+        return "userQuery", {}
     if now_round.start is None or now_round.end is None:
         now_round.start, now_round.end = _window(wall, schedule, remainders)
     if not now_round.todo:
@@ -332,7 +338,7 @@ def halves(part: Part) -> tuple[Part, Part]:
 async def follow(connection: Connection, recipient: Recipient, ended: Sequence[Ended], schedule: Schedule) -> None:
     """Go on after these commands of the terminal's. Purpose "ingest", in the transaction that settled them."""
     for command in ended:
-        if command.kind not in {"reportTotals", "countPunches", "backfill"}:
+        if command.kind not in {"reportTotals", "userQuery", "countPunches", "backfill"}:
             continue
         row = await connection.fetchrow(
             "SELECT * FROM reconciliations WHERE tenant_id = $1 AND device_id = $2 AND command_id = $3 FOR UPDATE",
@@ -358,7 +364,7 @@ _SAVE: Final = """
 UPDATE reconciliations SET state = $3, due_at = now() + $4::interval, command_id = NULL, tries = $16, round = $5,
     again = $6, counted_at = CASE WHEN $7 THEN now() ELSE counted_at END,
     window_start = $8, window_end = $9, reported = $10, stored = $11, remainders = $12, excess = $13, reason = $14,
-    reconciled_at = CASE WHEN $15 THEN now() ELSE reconciled_at END
+    reconciled_at = CASE WHEN $15 THEN now() ELSE reconciled_at END, users_differ = $17
 WHERE tenant_id = $1 AND device_id = $2
 """
 
@@ -371,6 +377,7 @@ class _Outcome:
         self.round: Round | None = now_round
         self.remainders = _load_remainders(row["remainders"])
         self.state, self.again, self.excess = row["state"], row["again"], row["excess"]
+        self.users_differ = row["users_differ"]
         self.window = (row["window_start"], row["window_end"], row["reported"], row["stored"])
         self.reason: str | None = None
         self.pause = timedelta()
@@ -384,6 +391,8 @@ class _Outcome:
         assert self.round is not None
         if command.kind == "reportTotals":
             await self._take_totals(connection, command)
+        elif command.kind == "userQuery":
+            await self._take_users(connection)
         elif command.kind == "backfill":
             part = self.round.todo.pop()
             self.round.todo.append(replace(part, fill=False, filled=max(0, command.return_code)))
@@ -412,12 +421,37 @@ class _Outcome:
         self.round.informed = True
         said = option(command.attributes, "TransactionCount")
         self.round.total = int(said) if said and said.isdigit() and len(said) < 10 else None
+        said = option(command.attributes, "UserCount")
+        users = int(said) if said and said.isdigit() and len(said) < 10 else None
+        if users is not None and users - await self._users(connection) not in {0, self.users_differ}:
+            self.round.users = users
+        else:
+            await self._go_on(connection)
+
+    async def _take_users(self, connection: Connection) -> None:
+        """Who is there was written down as the lines came. What differs now is not asked for every time."""
+        assert self.round is not None
+        if self.round.users is not None:
+            self.users_differ = self.round.users - await self._users(connection)
+            self.round.users = None
+        await self._go_on(connection)
+
+    async def _go_on(self, connection: Connection) -> None:
+        """To the punches, where the terminal can count them."""
         if await connection.fetchval(
             "SELECT dialect = 'SECURITY' FROM devices WHERE tenant_id = $1 AND id = $2", self.tenant_id, self.device_id
         ):
             self.state = Completeness.NOT_COUNTED
             self.reason = "Terminals of the security dialect do not count the punches of a period."
             self._end(settled=True)
+
+    async def _users(self, connection: Connection) -> int:
+        found: int = await connection.fetchval(
+            "SELECT count(*) FROM terminal_users WHERE tenant_id = $1 AND device_id = $2",
+            self.tenant_id,
+            self.device_id,
+        )
+        return found
 
     async def _take_window(self, connection: Connection, reported: int) -> None:
         now_round = self.round
@@ -546,4 +580,5 @@ class _Outcome:
             self.reason,
             self.reconciled,
             self.tries,
+            self.users_differ,
         )

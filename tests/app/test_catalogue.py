@@ -21,7 +21,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "sites": {"pc_api": RIUD, "pc_ingest": R},
     "devices": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R, "pc_definer": R},
     "reconciliations": {"pc_api": R, "pc_ingest": RIU},
-    "device_commands": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R},
+    "device_commands": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": "SELECT UPDATE DELETE"},
     "employees": {"pc_api": RIUD, "pc_ingest": R, "pc_worker": R},
     "placements": {"pc_api": RIUD, "pc_ingest": "SELECT UPDATE DELETE"},
     "terminal_users": {"pc_api": R, "pc_ingest": RIUD},

@@ -45,6 +45,7 @@ def points(document: str, name: str | None = None, **variables: Any) -> int:
         ("{ devices(first: 10) { nodes { id } } devices(first: 10) { nodes { name site { id } } } }", 1 + 10 * 2),
         ("{ punchFeed(first: 20) { punches { id employee { id } } } }", 1 + 20 * 2),
         ("{ webhookDeliveries(first: 2) { nodes { attempts { number } } } }", 1 + 2 * (1 + 10)),
+        ("{ employees(first: 100) { nodes { placements { device { name } } } } }", 1 + 100 * (1 + 10 * 2)),
         ("{ __schema { types { name fields { name } } } }", 100),
         (
             'mutation { siteCreate(input: {name: "x", timeZone: "UTC"}) { site { id } userErrors { code } } }',

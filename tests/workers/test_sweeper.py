@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -55,6 +56,36 @@ async def test_commands_whose_time_is_over_end_and_are_rung_out(scene: Scene) ->
     assert found == [{"kind": "uploadNow", "status": "EXPIRED"}, {"kind": "refreshInfo", "status": "QUEUED"}]
     assert [event.type for event in rung] == ["command.completed"]
     assert await sweeper.expire(scene.db, rung.extend) == 0
+
+
+FINISHED = """
+UPDATE device_commands SET status = 'SUCCEEDED', number = $2, completed_at = now() - $3::interval WHERE id = $1
+"""
+
+
+async def test_commands_that_ended_long_ago_leave_and_the_last_one_of_a_device_stays(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "BATCH", 2)
+    device = await make_device(scene.db, scene.tenant_id)
+    other = await make_device(scene.db, scene.tenant_id)
+
+    async def send(to: UUID) -> UUID:
+        async with scene.db.write(scene.tenant_id) as session:
+            return (await commands.send(session, scene.tenant_id, to, "uploadNow", {})).id
+
+    made, lonely = [await send(device.id) for _ in range(7)], await send(other.id)
+    async with scene.db.across("ingest", [scene.tenant_id]) as connection:
+        for number, command_id in enumerate(made[:6]):
+            days = timedelta(days=91 if number < 5 else 89)
+            await connection.execute(FINISHED, command_id, 100 + number, days)
+        await connection.execute(FINISHED, lonely, 100, timedelta(days=400))
+
+    assert await sweeper.forget_commands(scene.db, timedelta(days=90)) == 5
+    assert await sweeper.forget_commands(scene.db, timedelta(days=90)) == 0
+
+    left = {row["id"] for row in await scene.rows("SELECT id FROM device_commands")}
+    assert left == {*made[5:], lonely}
 
 
 async def test_leases_that_ran_out_are_taken_back_and_those_that_last_are_not(

@@ -47,17 +47,20 @@ class Terminal:
     counts: Callable[[int], str] = "Return=0&AttlogSum={}".format
     sends: bool = True
     total: int | None = None
+    #: PINs of its users, and of those that it shows when it is asked; None: it does not say.
+    users: list[str] | None = None
+    shows: list[str] | None = None
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
 
     @property
     def recipient(self) -> Recipient:
         return Recipient(self.device.tenant_id, self.device.id, self.zone)
 
-    async def upload(self, lines: Sequence[str]) -> None:
+    async def upload(self, lines: Sequence[str], table: str = "ATTLOG") -> None:
         snapshot = DeviceSnapshot(self.device.id, self.device.serial_number, self.device.name, None)
         known = KnownDevice(self.device.tenant_id, snapshot, self.zone)
         body = "".join(line + "\n" for line in lines).encode()
-        reading = ingest.read(known, Upload(self.device.serial_number, "ATTLOG", None, body), NOON)
+        reading = ingest.read(known, Upload(self.device.serial_number, table, None, body), NOON)
         async with self.db.across("ingest", [self.device.tenant_id]) as connection:
             await ingest.accept(connection, [reading])
 
@@ -81,12 +84,18 @@ class Terminal:
         async with self.db.across("ingest", [self.device.tenant_id]) as connection:
             results = read_results(f"ID={number}&CMD=X&{said}".encode())
             settled = await commands.settle(connection, self.recipient, results)
+            await placements.follow(connection, self.recipient, settled.ended)
             await reconciliations.follow(connection, self.recipient, settled.ended, schedule)
 
     async def obey(self, number: str, text: str, schedule: Schedule = SCHEDULE) -> None:
         if text == "INFO":
             total = len(self.holds) if self.total is None else self.total
-            await self.report(number, f"Return=0\n~TransactionCount={total}\n", schedule)
+            users = "" if self.users is None else f"UserCount={len(self.users)}\n"
+            await self.report(number, f"Return=0\n~TransactionCount={total}\n{users}", schedule)
+            return
+        if text.startswith("DATA QUERY USERINFO"):
+            await self.upload([f"USER PIN={pin}\tName=Who" for pin in self.shows or self.users or ()], "OPERLOG")
+            await self.report(number, "Return=0", schedule)
             return
         verb, _, period = text.partition(" ATTLOG ")
         times = dict(pair.split("=") for pair in period.split("\t"))
@@ -435,6 +444,31 @@ async def test_a_unit_of_the_security_dialect_is_asked_for_its_totals_alone(
     row = await terminal.row()
     assert row["state"] == "NOT_COUNTED"
     assert "security dialect" in row["reason"]
+
+
+async def test_users_that_the_terminal_has_and_we_do_not_know_are_asked_for(terminal: Terminal) -> None:
+    terminal.users = ["7", "8", "0042"]
+
+    first = await terminal.round()
+    terminal.users = ["7", "8"]
+    second = await terminal.round()
+    third = await terminal.round()
+
+    assert first[:2] == ["INFO", "DATA QUERY USERINFO"]
+    assert second[:2] == ["INFO", "DATA QUERY USERINFO"]
+    assert third[1].startswith("VERIFY")
+    found = await dicts(terminal.db, terminal.device.tenant_id, "SELECT pin FROM terminal_users ORDER BY pin")
+    assert [row["pin"] for row in found] == ["7", "8"]
+    assert await terminal.state() == "COMPLETE"
+
+
+async def test_users_that_are_counted_and_not_shown_are_not_asked_for_every_time(terminal: Terminal) -> None:
+    terminal.users, terminal.shows = ["7", "8"], ["7"]
+
+    await terminal.round()
+    again = await terminal.round()
+
+    assert [text.partition(" ")[0] for text in again] == ["INFO", "VERIFY"]
 
 
 # ── when, and by whom ────────────────────────────────────────────────────────────────────────────────

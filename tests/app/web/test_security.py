@@ -37,6 +37,30 @@ async def device(db: Database, customer: Customer) -> Device:
     return await make_device(db, customer.tenant_id, time_zone="Africa/Casablanca")
 
 
+async def test_users_that_a_unit_tells_of_are_listed(
+    server: Server, db: Database, customer: Customer, device: Device
+) -> None:
+    sn = f"SN={device.serial_number}"
+    added = b"user uid=9\tcardno=1234\tpin=4711\tpassword=secret\tgroup=1\tname=Zo\xc3\xab\tprivilege=0\r\n"
+    rows = [b"user uid=%d\tpin=%d\tname=N\tprivilege=0\r\n" % (n, n) for n in range(1, 4)]
+
+    one = await server.post(customer.url(f"cdata?{sn}&table=tabledata&tablename=user&count=1"), added)
+    query = f"querydata?{sn}&type=tabledata&cmdid=1&tablename=user&count=2&packcnt=2&packidx="
+    packets = [
+        await server.post(customer.url(f"{query}{number}"), body)
+        for number, body in enumerate((rows[0] + rows[1], rows[2]), 1)
+    ]
+
+    assert one.body == b"user=1"
+    assert [packet.body for packet in packets] == [b"user=2", b"user=2"]
+    found = await dicts(db, customer.tenant_id, "SELECT pin, name, card FROM terminal_users ORDER BY pin")
+    assert [row["pin"] for row in found] == ["1", "2", "3", "4711"]
+    assert found[3] == {"pin": "4711", "name": "Zoë", "card": "1234"}
+    assert (
+        b"secret" not in (await dicts(db, customer.tenant_id, "SELECT body FROM kept_uploads ORDER BY id"))[0]["body"]
+    )
+
+
 def passed(number: int, pin: str = "17", event: int = 0) -> bytes:
     head = f"time=2026-03-02 09:00:00\tpin={pin}\tcardno=0\teventaddr=1\tevent={event}"
     return f"{head}\tinoutstatus=1\tverifytype=15\tindex={number}\r\n".encode()
