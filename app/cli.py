@@ -188,7 +188,7 @@ async def key_create(*, tenant: str, name: str, scopes: str, json: bool = False)
     key, secret = keys.issue(ids.read("ten", tenant), name, scopes.split(), None, _vault(settings))
     async with _operator(settings) as connection:
         await tenants.get_any(connection, key.tenant_id)
-        await keys.add(connection, key)
+        await keys.add_any(connection, key)
     _show({"key_id": ids.show("key", key.id), "api_key": secret, "scopes": key.scopes}, json=json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final, Literal, get_args
 from uuid import UUID
 
@@ -29,6 +30,11 @@ class InvalidId(AppError):
 def new() -> UUID:
     """A fresh, time-sortable UUIDv7."""
     return uuid7()
+
+
+def floor(at: datetime) -> UUID:
+    """Not greater than any UUIDv7 made at that moment or later, by the same clock."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
 def show(prefix: Prefix, value: UUID) -> str:

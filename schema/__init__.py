@@ -48,6 +48,7 @@ def build(*, sort: bool = False) -> Schema:
         subscription=Subscription,
         types=[
             types.ApiKey,
+            types.AuditEntry,
             types.Device,
             types.DeviceCommand,
             types.Employee,

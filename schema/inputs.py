@@ -17,7 +17,8 @@ from strawberry import ID, UNSET
 from strawberry.utils.str_converters import to_camel_case
 
 from app import ids
-from app.domain import commands, deliveries, devices, employees, punches
+from app.domain import audit, commands, deliveries, devices, employees, punches
+from app.domain.audit import AuditSource
 from app.domain.commands import CommandStatus
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceStatus
@@ -205,6 +206,35 @@ class WebhookDeliveryFilter:
             statuses=_set(self.statuses),
             event_types=_set(self.event_types),
             event_ids=_ids("evt", self.event_ids),
+            created_since=created_since,
+            created_before=created_before,
+        )
+
+
+@strawberry.input(
+    description="Which entries of the audit log. All conditions hold at once; an empty list matches nothing."
+)
+class AuditFilter:
+    """Conditions on entries."""
+
+    actions: list[str] | None = strawberry.field(
+        default=UNSET, description="One of these was done, e.g. apiKeyRevoke or tenantActivate."
+    )
+    api_key_ids: list[ID] | None = strawberry.field(default=UNSET, description="Done with one of these keys.")
+    target_ids: list[ID] | None = strawberry.field(
+        default=UNSET, description="Done to one of these, of whatever kind; they may be gone by now."
+    )
+    sources: list[AuditSource] | None = strawberry.field(default=UNSET, description="Done in one of these ways.")
+    created_at: DateTimeRange | None = strawberry.field(default=UNSET, description="Done within this span.")
+
+    def wanted(self) -> audit.Wanted:
+        """In the domain's words. InvalidId, InvalidInput."""
+        created_since, created_before = _span(self.created_at)
+        return audit.Wanted(
+            actions=_set(self.actions),
+            key_ids=_ids("key", self.api_key_ids),
+            target_ids=_bounded(self.target_ids, lambda text: ids.split(text)[1]),
+            sources=_set(self.sources),
             created_since=created_since,
             created_before=created_before,
         )

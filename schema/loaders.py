@@ -13,6 +13,7 @@ from strawberry.dataloader import DataLoader
 
 from app.database import Database, Session, driver
 from app.domain import (
+    audit,
     commands,
     deliveries,
     devices,
@@ -63,6 +64,7 @@ class Loaders:
         self.attempts = self._by_key(deliveries.attempts_by_delivery)
         self.bodies = self._by_key(_bodies)
         self.keys = self._by_key(keys.by_ids)
+        self.audit = self._by_key(audit.by_ids)
         self.devices_of_sites = self._pages(devices.page_by_site)
         self.punches_of_devices = self._pages(punches.page_by_device)
         self.punches_of_pins = self._pages(punches.page_by_pin)

@@ -47,6 +47,7 @@ from app.domain import (
     roster,
     sites,
 )
+from app.domain.audit import AuditSource, Author, Target
 from app.domain.events import Logged
 from app.domain.keys import Actor, PermissionDenied, Unauthenticated
 from app.domain.tables import now
@@ -134,9 +135,14 @@ async def _run(info: Info, scope: str, input: MutationInput, verb: Verb[E], reca
     context = info.context
     actor = context.actor.may(scope)
 
+    author = Author(AuditSource.API, actor.key_id, context.request_id)
+
     async def act() -> Done[E]:
-        async with acts.begin(session, actor.tenant_id, info.field_name, input.named()):
-            return await verb(session, actor)
+        async with acts.begin(session, actor.tenant_id, author, info.field_name, input.named()) as act:
+            done = await verb(session, actor)
+            for kind, target_id in _targets(done.entity):
+                act.on(kind, target_id)
+            return done
 
     try:
         call = _call(info, input)
@@ -156,6 +162,28 @@ async def _run(info: Info, scope: str, input: MutationInput, verb: Verb[E], reca
     if done.due and not done.logged:
         context.bell.ring(outbox.DELIVERIES, b"1")
     return Answer(done.entity, done.secret)
+
+
+#: What the tables of things that are acted upon call them outside.
+_KINDS: Final[Mapping[type[Any], ids.Prefix]] = {
+    sites.Site: "sit",
+    devices.Device: "dev",
+    commands.DeviceCommand: "cmd",
+    employees.Employee: "emp",
+    keys.ApiKey: "key",
+    endpoints.Endpoint: "whk",
+    deliveries.Delivery: "whd",
+    replays.Replay: "rep",
+}
+
+
+def _targets(entity: Any) -> list[Target]:
+    """What was done something to, for the log."""
+    if isinstance(entity, tuple):
+        return [entity]
+    if isinstance(entity, enrollments.Addresses):
+        return []
+    return [(_KINDS[type(one)], one.id) for one in (entity if isinstance(entity, list) else [entity])]
 
 
 def _call(info: Info, input: MutationInput) -> idempotency.Call | None:

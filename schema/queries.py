@@ -15,7 +15,7 @@ from strawberry import ID, UNSET
 from strawberry.dataloader import DataLoader
 
 from app import ids
-from app.domain import commands, deliveries, devices, employees, endpoints, keys, punches, sites, tenants
+from app.domain import audit, commands, deliveries, devices, employees, endpoints, keys, punches, sites, tenants
 from app.domain.deliveries import DeliveryNotFound
 from app.domain.devices import DeviceNotFound
 from app.domain.employees import EmployeeNotFound
@@ -42,6 +42,7 @@ from schema.connections import (
 from schema.context import Context, Info
 from schema.fields import resolved
 from schema.inputs import (
+    AuditFilter,
     DeviceCommandFilter,
     DeviceFilter,
     DeviceOrder,
@@ -51,6 +52,7 @@ from schema.inputs import (
 )
 from schema.types import (
     ApiKey,
+    AuditEntry,
     Device,
     DeviceCommand,
     Employee,
@@ -72,6 +74,7 @@ from schema.types import (
     online_since,
 )
 
+WhichEntries = Annotated[AuditFilter | None, strawberry.argument(description="Which of them.")]
 T = TypeVar("T")
 Find: TypeAlias = Callable[[Context, UUID], Awaitable[Node | None]]
 
@@ -393,6 +396,26 @@ class Query:
             page = await keys.page(session, tenant_id, asked)
         return connect(context, asked, page, ApiKey.of)
 
+    @resolved("Who did what, to what, and when; the newest first. Kept for good, unless the operator removes it.")
+    async def audit_log(
+        self,
+        info: Info,
+        *,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WhichEntries = UNSET,
+    ) -> Connection[AuditEntry] | None:
+        """By id, which sorts by time."""
+        context = info.context
+        tenant_id = context.actor.may("audit:read").tenant_id
+        wanted = filter.wanted() if filter else audit.EVERY
+        asked = ask(context, "auditLog", audit.BY_ID.down, wanted, (first, after, last, before))
+        async with context.db.read(tenant_id) as session:
+            page = await audit.page(session, tenant_id, asked)
+        return connect(context, asked, page, AuditEntry.of)
+
 
 async def _node(context: Context, text: str) -> Node | None:
     prefix, key = ids.split(text)
@@ -425,6 +448,7 @@ def _loaded(loader: str, show: Callable[[Any], Node]) -> Find:
 NODES: Final[dict[str, tuple[str | None, Find]]] = {
     "ten": (None, _tenant),
     "key": ("keys:write", _loaded("keys", ApiKey.of)),
+    "aud": ("audit:read", _loaded("audit", AuditEntry.of)),
     "sit": ("devices:read", _loaded("sites", Site.of)),
     "dev": ("devices:read", _loaded("devices", Device.of)),
     "cmd": ("devices:read", _loaded("commands", DeviceCommand.of)),

@@ -8,7 +8,7 @@ that a key sees what its scopes open and nothing besides.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, cast
 from uuid import UUID
 
 import orjson
@@ -18,6 +18,7 @@ from strawberry.scalars import JSON
 
 from app import ids
 from app.domain import (
+    audit,
     claims,
     commands,
     deliveries,
@@ -35,6 +36,7 @@ from app.domain import (
     sites,
     tenants,
 )
+from app.domain.audit import AuditSource
 from app.domain.commands import CommandStatus
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
@@ -947,6 +949,49 @@ class WebhookReplay(Node):
             created_at=row.created_at,
             completed_at=row.completed_at,
             endpoint_key=row.endpoint_id,
+        )
+
+
+@strawberry.type(description="Something that somebody did, to one object. Entries are never changed.")
+class AuditEntry(Node):
+    """Without secrets, and without anything about people."""
+
+    id: ID = strawberry.field(description="aud_…")
+    action: str = strawberry.field(
+        description="The mutation's name, whichever way it was done; tenantCreate, tenantActivate and tenantSuspend "
+        "are the operator's."
+    )
+    actor: str = strawberry.field(description="Who did it: the id of an API key (key_…), `operator`, or `signup`.")
+    source: AuditSource = strawberry.field(description="By which way they came.")
+    target_id: ID | None = strawberry.field(
+        description="To what it was done: the id of any kind of object, which may be gone by now. An action on several "
+        "has an entry for each."
+    )
+    detail: JSON | None = strawberry.field(
+        description="The arguments: numbers, ids and words of ours as they were; of a text that somebody typed only "
+        "that it was given, as `…`; of long lists only their `count`."
+    )
+    request_id: str | None = strawberry.field(description="The request in which it was done, as in X-Request-Id.")
+    created_at: datetime = strawberry.field(description="When.")
+
+    @classmethod
+    def of(cls, row: audit.AuditEntry) -> AuditEntry:
+        """From its row."""
+        source = AuditSource(row.source)
+        if row.key_id is not None:
+            actor = ids.show("key", row.key_id)
+        else:
+            actor = "signup" if source is AuditSource.SIGNUP else "operator"
+        target = None if row.target_id is None else ids.show(cast("ids.Prefix", row.target_kind), row.target_id)
+        return cls(
+            id=ID(ids.show("aud", row.id)),
+            action=row.action,
+            actor=actor,
+            source=source,
+            target_id=None if target is None else ID(target),
+            detail=JSON(row.detail),
+            request_id=row.request_id,
+            created_at=row.created_at,
         )
 
 

@@ -11,6 +11,7 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.types.scalar import ScalarDefinition
 
+from app.domain.audit import AuditSource
 from app.domain.commands import CommandStatus
 from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
@@ -121,6 +122,14 @@ _describe(
     ACTIVE="Paid; everything works.",
     SUSPENDED="Trial over or unpaid. Terminals are heard, punches kept, queries, feeds and webhooks go on; writes "
     "answer trial_ended or plan_suspended, except revoking keys, pausing endpoints and suspending devices.",
+)
+_describe(
+    AuditSource,
+    "By which way somebody came who did something.",
+    API="With an API key, over GraphQL.",
+    DASHBOARD="With an API key, signed in at the dashboard.",
+    CLI="The operator, at the command line.",
+    SIGNUP="Somebody who signed up for a trial.",
 )
 _describe(
     DeviceStatus,

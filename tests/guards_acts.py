@@ -6,7 +6,9 @@ from tests.guards import Guard
 
 AT_PLANS = "tests/schema/test_plans.py::test_"
 AT_FORMS = "tests/app/web/test_plans.py::test_"
+AT_AUDIT = "tests/schema/test_audit.py::test_"
 ACTS = "app/domain/acts.py"
+AUDIT = "app/domain/audit.py"
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
@@ -14,9 +16,9 @@ GUARDS: tuple[Guard, ...] = (
         ACTS,
         [("    if allowed is None or not allowed(given):", "    if False:")],
         [
-            AT_PLANS + "after_the_trial_a_mutation_changes_nothing_unless_it_is_safe[siteCreate]",
-            AT_PLANS + "a_suspended_plan_refuses_the_same[employeeUpsert]",
-            AT_FORMS + "a_form_that_writes_is_refused[employees/import--]",
+            AT_PLANS + "after_the_trial_a_mutation_changes_nothing_unless_it_is_safe",
+            AT_PLANS + "a_suspended_plan_refuses_the_same",
+            AT_FORMS + "a_form_that_writes_is_refused",
         ],
     ),
     Guard(
@@ -30,5 +32,26 @@ GUARDS: tuple[Guard, ...] = (
         "app/domain/tenants.py",
         [("and tenant.trial_ends_at <= at\n", "and False\n")],
         [AT_PLANS + "a_trial_counts_down_and_an_active_plan_has_no_end"],
+    ),
+    Guard(
+        "audit: what is done is written down",
+        ACTS,
+        [("    await audit.add(await driver(session)", "    None and await audit.add(await driver(session)")],
+        [AT_AUDIT + "each_mutation_leaves_who_did_what_to_which_object"],
+    ),
+    Guard(
+        "audit: what people type is not kept",
+        AUDIT,
+        [(" if name in KEPT else UNSAID", "")],
+        [AT_AUDIT + "no_secret_and_no_person_is_in_the_log", AT_AUDIT + "what_is_kept_of_arguments_is_bounded"],
+    ),
+    Guard(
+        "audit: nobody changes an entry",
+        "app/migrations/versions/0015_audit_log.py",
+        [('"pc_api": ("SELECT, INSERT", _ONE)', '"pc_api": ("SELECT, INSERT, UPDATE, DELETE", _ONE)')],
+        [
+            AT_AUDIT + "no_role_of_the_application_changes_an_entry",
+            "tests/app/test_catalogue.py::test_each_role_has_exactly_its_grants",
+        ],
     ),
 )

@@ -25,7 +25,7 @@ from sqlmodel import Field, SQLModel
 
 from app import ids, paging
 from app.database import CONFLICTS, Connection, Database, Session, driver
-from app.domain import words
+from app.domain import audit, words
 from app.domain.tables import build, columns, instant, now, tenant_key
 from app.errors import AppError, InvalidInput, ServiceUnavailable
 from app.vault import Vault
@@ -183,6 +183,13 @@ async def add(connection: Connection, key: ApiKey) -> None:
     )
 
 
+async def add_any(connection: Connection, key: ApiKey) -> None:
+    """A new key of any tenant, of any strength: the operator's side."""
+    await add(connection, key)
+    given = {"scopes": key.scopes, "expiresAt": key.expires_at}
+    await audit.add(connection, key.tenant_id, audit.OPERATOR, "apiKeyCreate", given, targets=[("key", key.id)])
+
+
 async def get(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
     """The tenant's key. Another tenant's is not found either."""
     key = await session.get(ApiKey, (tenant_id, key_id), populate_existing=True)
@@ -252,11 +259,12 @@ async def revoke(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
 
 async def revoke_any(connection: Connection, key_id: UUID) -> None:
     """End any tenant's key, the last one too: the operator's side. ApiKeyNotFound when there is none."""
-    found = await connection.fetchval(
-        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING id", key_id
+    tenant_id = await connection.fetchval(
+        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING tenant_id", key_id
     )
-    if found is None:
+    if tenant_id is None:
         raise ApiKeyNotFound(key_id)
+    await audit.add(connection, tenant_id, audit.OPERATOR, "apiKeyRevoke", targets=[("key", key_id)])
 
 
 def check_grace(grace: timedelta) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.domain import (
+    audit,
     biometrics,
     commands,
     deliveries,
@@ -45,4 +46,5 @@ TABLES = (
     deliveries.Delivery,
     deliveries.Attempt,
     idempotency.IdempotencyKey,
+    audit.AuditEntry,
 )

@@ -14,7 +14,8 @@ from sqlmodel import Field, SQLModel
 
 from app import ids
 from app.database import Connection, Session
-from app.domain import enrollments, keys, words
+from app.domain import audit, enrollments, keys, words
+from app.domain.audit import OPERATOR, Author
 from app.domain.tables import instant, now
 from app.errors import AppError
 from app.vault import Vault
@@ -116,6 +117,7 @@ async def create(
     *,
     key_name: str = "first key",
     scopes: Sequence[str] = keys.SCOPES,
+    author: Author = OPERATOR,
 ) -> Created:
     """A tenant on trial with an empty log, an address for its terminals and a first key that may do everything.
 
@@ -135,6 +137,8 @@ async def create(
     await connection.execute("INSERT INTO feed_heads (tenant_id) VALUES ($1)", tenant.id)
     await keys.add(connection, key)
     await enrollments.add(connection, enrollment)
+    await audit.add(connection, tenant.id, author, "tenantCreate", targets=[("ten", tenant.id)])
+    await audit.add(connection, tenant.id, author, "apiKeyCreate", {"scopes": key.scopes}, targets=[("key", key.id)])
     return Created(tenant, key.id, secret, token, label)
 
 
@@ -156,15 +160,15 @@ async def get_any(connection: Connection, tenant_id: UUID) -> Tenant:
 
 async def activate(connection: Connection, tenant_id: UUID) -> Tenant:
     """The plan is paid: the trial is over for good. TenantNotFound."""
-    return await _settle(connection, tenant_id, Plan.ACTIVE, "NULL")
+    return await _settle(connection, tenant_id, Plan.ACTIVE, "NULL", "tenantActivate")
 
 
 async def suspend(connection: Connection, tenant_id: UUID) -> Tenant:
     """Unpaid: terminals are still heard and everything can be read. TenantNotFound."""
-    return await _settle(connection, tenant_id, Plan.SUSPENDED, "trial_ends_at")
+    return await _settle(connection, tenant_id, Plan.SUSPENDED, "trial_ends_at", "tenantSuspend")
 
 
-async def _settle(connection: Connection, tenant_id: UUID, plan: Plan, trial_ends_at: str) -> Tenant:
+async def _settle(connection: Connection, tenant_id: UUID, plan: Plan, trial_ends_at: str, action: str) -> Tenant:
     row = await connection.fetchrow(
         f"UPDATE tenants SET plan = $2, trial_ends_at = {trial_ends_at} WHERE id = $1 "  # noqa: S608
         "RETURNING id, name, plan, trial_ends_at, created_at",
@@ -173,6 +177,7 @@ async def _settle(connection: Connection, tenant_id: UUID, plan: Plan, trial_end
     )
     if row is None:
         raise TenantNotFound(tenant_id)
+    await audit.add(connection, tenant_id, OPERATOR, action, targets=[("ten", tenant_id)])
     return Tenant(**dict(row))
 
 

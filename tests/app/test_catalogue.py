@@ -36,6 +36,8 @@ GRANTS: dict[str, dict[str, str]] = {
     "webhook_attempts": {"pc_api": R, "pc_worker": RI, "pc_definer": "SELECT DELETE"},
     "webhook_replays": {"pc_api": RI, "pc_worker": RU, "pc_definer": "SELECT DELETE"},
     "idempotency_keys": {"pc_api": RIU, "pc_ops": "SELECT DELETE"},
+    # Nobody of the application changes or removes an entry; as pc_definer nobody connects.
+    "audit_entries": {"pc_api": RI, "pc_ops": "INSERT", "pc_definer": "SELECT DELETE"},
 }
 ONE = "(COLUMN = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 MANY = (

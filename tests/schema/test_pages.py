@@ -174,7 +174,7 @@ async def test_fifty_come_unless_asked_otherwise_and_none_when_asked_for_none(ca
 )
 @pytest.mark.parametrize(
     "field",
-    ["sites", "devices", "employees", "punches", "webhookEndpoints", "webhookDeliveries", "apiKeys"],
+    ["sites", "devices", "employees", "punches", "webhookEndpoints", "webhookDeliveries", "apiKeys", "auditLog"],
 )
 async def test_a_window_that_makes_no_sense_is_refused_by_every_list(
     caller: Caller, field: str, window: dict[str, Any], code: str
@@ -283,19 +283,21 @@ async def test_every_other_list_is_cut_into_pages_too(  # noqa: PLR0917
         await make_device(db, caller.tenant_id, name=f"{number}", site_id=world.site.id)
         await make_endpoint(db, vault, caller.tenant_id)
         await make_caller(tenant_id=caller.tenant_id)
+        await caller.ask('mutation { siteCreate(input: {name: "More", timeZone: "UTC"}) { site { id } } }')
 
     for field, size in (
-        ("sites", 5),
+        ("sites", 9),
         ("devices", 5),
         ("webhookEndpoints", 5),
         ("webhookDeliveries", 3),
         ("apiKeys", 5),
+        ("auditLog", 6),  # the tenant and its key, and four sites
     ):
         found = await read_all(
             caller, f"query ({HEAD}) {{ list: {field}({WINDOW}) {{ {PAGE} }} }}", 2, backward=backward
         )
         assert len(found) == len(set(found)) == size
-        assert found == sorted(found, reverse=field == "webhookDeliveries")
+        assert found == sorted(found, reverse=field in {"webhookDeliveries", "auditLog"})
 
 
 async def test_lists_inside_a_list_have_pages_of_their_own(caller: Caller, db: Database, world: World) -> None:

@@ -56,6 +56,7 @@ SCOPES = {
     "webhookReplay": ("webhooks:read", 'webhookReplay(id: "rep_x") { id }'),
     "webhookDeliveries": ("webhooks:read", "webhookDeliveries { nodes { id } }"),
     "apiKeys": ("keys:write", "apiKeys { nodes { id } }"),
+    "auditLog": ("audit:read", "auditLog { nodes { id } }"),
 }
 #: Open to every key; what `node` finds asks for its own scope.
 OPEN = {"viewer", "rateLimit", "node", "nodes"}
@@ -105,6 +106,7 @@ async def test_every_key_may_ask_who_it_is(make_caller: MakeCaller) -> None:
         ("whk", "webhooks:read"),
         ("whd", "webhooks:read"),
         ("rep", "webhooks:read"),
+        ("aud", "audit:read"),
     ],
 )
 async def test_a_node_asks_for_the_scope_of_its_kind(
@@ -168,8 +170,10 @@ async def test_where_terminals_are_pointed_needs_devices_write(make_caller: Make
 
 
 async def _ids(caller: Caller, world: World) -> dict[ids.Prefix, str]:
-    key = (await caller.ask("{ viewer { apiKey { id } } }"))["viewer"]["apiKey"]["id"]
+    found = await caller.ask("{ viewer { apiKey { id } } auditLog(first: 1) { nodes { id } } }")
+    key, entry = found["viewer"]["apiKey"]["id"], found["auditLog"]["nodes"][0]["id"]
     return {
+        "aud": entry,
         "ten": ids.show("ten", world.tenant_id),
         "key": key,
         "sit": ids.show("sit", world.site.id),

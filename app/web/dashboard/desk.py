@@ -22,6 +22,7 @@ from app.broadcast import Bell
 from app.database import Database
 from app.domain import acts, addresses, outbox, signups, tenants
 from app.domain.acts import Act
+from app.domain.audit import AuditSource, Author
 from app.domain.devices import PATIENCE, DeviceConnectionState, connection_state
 from app.domain.events import Cursors, Logged
 from app.domain.feed import Feed
@@ -88,6 +89,7 @@ class Visit:
     desk: Desk
     request: Request
     session: Session
+    request_id: str
     form: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
@@ -101,6 +103,11 @@ class Visit:
     @property
     def tenant_id(self) -> UUID:
         return self.session.actor.tenant_id
+
+    @property
+    def author(self) -> Author:
+        """As the audit log names who sits here."""
+        return Author(AuditSource.DASHBOARD, self.actor.key_id, self.request_id)
 
     def may(self, scope: str) -> bool:
         """Whether the key has this scope."""
@@ -133,7 +140,7 @@ class Visit:
         the arguments that the mutation would have. TrialEnded, PlanSuspended."""
         async with (
             self.parts.db.write(self.tenant_id) as session,
-            acts.begin(session, self.tenant_id, action, given) as act,
+            acts.begin(session, self.tenant_id, self.author, action, given) as act,
         ):
             yield act
 
@@ -331,9 +338,10 @@ class Desk:
     def _guarded(self, do: Do, most: int | None) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             session: Session | None = None
+            name = request_id()
             try:
                 session = await self.sessions.read(request)
-                visit = Visit(self, request, session)
+                visit = Visit(self, request, session, name)
                 if most is not None:
                     visit.form = await _read_form(request, most)
                     check_form(request, session, visit.given("form_token"))
@@ -345,16 +353,15 @@ class Desk:
             except ClientDisconnect:
                 return Response(status_code=400)
             except AppError as exc:
-                return self._refuse(request, session, exc)
+                return self._refuse(request, session, exc, name)
             except Exception:
-                log.exception("dashboard.page_failed", path=request.scope["path"])
-                return self._refuse(request, session, Broken("Something broke on our side."))
+                log.exception("dashboard.page_failed", path=request.scope["path"], request_id=name)
+                return self._refuse(request, session, Broken("Something broke on our side."), name)
 
         return handle
 
-    def _refuse(self, request: Request, session: Session | None, exc: AppError) -> Response:
+    def _refuse(self, request: Request, session: Session | None, exc: AppError, name: str) -> Response:
         url = doc_url(self.parts.settings.public_url, exc.code)
-        name = request_id()
         response = self.render(
             "refused.html", request, session, exc.status, code=exc.code, message=exc.message, doc_url=url, name=name
         )

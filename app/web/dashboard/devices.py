@@ -91,13 +91,14 @@ async def _add(visit: Visit) -> Response:
             site_id=given.get("site_id"),
             time_zone=given.get("time_zone"),
         )
+        act.on("dev", device.id)
     return visit.go(f"devices/{ids.show('dev', device.id)}", done="registered")
 
 
 async def _site(visit: Visit) -> Response:
     visit.actor.may("devices:write")
     async with visit.write("siteCreate", name=visit.given("name"), timeZone=visit.given("zone")) as act:
-        await sites.create(act.session, visit.tenant_id, visit.given("name"), visit.given("zone"))
+        act.on("sit", (await sites.create(act.session, visit.tenant_id, visit.given("name"), visit.given("zone"))).id)
     return visit.go("devices", done="saved")
 
 
@@ -203,16 +204,16 @@ async def _command(visit: Visit) -> Response:
     logged: list[Logged] = []
     if kind in COMMANDS:
         async with visit.write("deviceCommandSend", deviceId=shown, command={kind: True}) as act:
-            await commands.send(act.session, tenant_id, device_id, kind, {})
+            act.on("cmd", (await commands.send(act.session, tenant_id, device_id, kind, {})).id)
     elif kind == "unlockDoor":
         door = {"door": 1, "seconds": 5}
         async with visit.write("deviceCommandSend", deviceId=shown, command={kind: door}) as act:
-            await commands.send(act.session, tenant_id, device_id, kind, door)
+            act.on("cmd", (await commands.send(act.session, tenant_id, device_id, kind, door)).id)
     elif kind == "backfill":
         start, end = _wall(visit, "from"), _wall(visit, "to")
         period = {"from": start.isoformat(), "to": end.isoformat()}
         async with visit.write("deviceBackfill", deviceId=shown, **period) as act:
-            await commands.backfill(act.session, tenant_id, device_id, start, end)
+            act.on("cmd", (await commands.backfill(act.session, tenant_id, device_id, start, end)).id)
     elif kind == "cancel":
         command_id = ids.read("cmd", visit.given("command"))
         async with visit.write("deviceCommandCancel", id=ids.show("cmd", command_id)) as act:

@@ -60,10 +60,16 @@ async def _save(visit: Visit) -> Response:
     visit.actor.may("employees:write")
     changes = {name: visit.given(name) or None for name in COLUMNS[1:] if name in visit.form}
     person = _person(visit.given("pin"), changes)
-    async with visit.write("employeeUpsert", pin=person.pin, **changes) as act:
-        _, logged = await roster.upsert(act.session, visit.tenant_id, person)
+    async with visit.write("employeeUpsert", pin=person.pin, **_shown(changes)) as act:
+        employee, logged = await roster.upsert(act.session, visit.tenant_id, person)
+        act.on("emp", employee.id)
     visit.ring(logged)
     return visit.go("employees", done="saved", search=person.pin)
+
+
+def _shown(changes: dict[str, str | None]) -> dict[str, str | None]:
+    names = {"external_id": "externalId", "card_number": "cardNumber"}
+    return {names.get(name, name): value for name, value in changes.items()}
 
 
 async def _delete(visit: Visit) -> Response:
@@ -88,8 +94,9 @@ async def _import(visit: Visit) -> Response:
         return visit.show("import.html", text=text, read=read, written=None)
     for start in range(0, len(read.good), roster.MOST_AT_ONCE):
         part = read.good[start : start + roster.MOST_AT_ONCE]
-        async with visit.write("employeeBulkUpsert") as act:
-            _, logged = await roster.upsert_all(act.session, visit.tenant_id, part)
+        async with visit.write("employeeBulkUpsert", employees=[{} for _ in part]) as act:
+            people, logged = await roster.upsert_all(act.session, visit.tenant_id, part)
+            act.on("emp", *(employee.id for employee in people))
         visit.ring(logged)
     return visit.show("import.html", text="", read=read, written=len(read.good))
 

@@ -47,7 +47,7 @@ async def _create(visit: Visit) -> Response:
         raise InvalidInput("A key lasts 1 to 3650 days, or without an end.")
     name, scopes = visit.given("name"), list(visit.form.get("scope", ()))
     async with visit.write("apiKeyCreate", name=name, scopes=scopes) as act:
-        _, secret = await keys.create(
+        key, secret = await keys.create(
             act.session,
             visit.actor,
             name,
@@ -55,6 +55,7 @@ async def _create(visit: Visit) -> Response:
             expires_at=now() + timedelta(days=days) if days else None,
             vault=visit.parts.vault,
         )
+        act.on("key", key.id)
     note = "Keep it where your program finds it, not in its code. It stops working when you revoke it here."
     return visit.show("secret.html", what="New API key", secret=secret, back="keys", note=note)
 
@@ -66,7 +67,8 @@ async def _change(visit: Visit) -> Response:
     match visit.given("do"):
         case "rotate":
             async with visit.write("apiKeyRotate", id=shown, graceSeconds=GRACE // timedelta(seconds=1)) as act:
-                _, secret = await keys.rotate(act.session, visit.actor, key_id, GRACE, visit.parts.vault)
+                key, secret = await keys.rotate(act.session, visit.actor, key_id, GRACE, visit.parts.vault)
+                act.on("key", key.id)
             note = "The key before it works for 24 hours more."
             return visit.show("secret.html", what="New API key", secret=secret, back="keys", note=note)
         case "revoke":

@@ -53,6 +53,7 @@ async def _create(visit: Visit) -> Response:
             check_url=visit.url_rules(),
             vault=visit.parts.vault,
         )
+        act.on("whk", endpoint.id)
     return visit.show(
         "secret.html", what="Webhook secret", secret=secret, back=f"webhooks/{ids.show('whk', endpoint.id)}",
         note="It signs every request to this endpoint. Check the signature before you trust a body.",
@@ -100,6 +101,7 @@ async def _change(visit: Visit) -> Response:
         case "test":
             async with visit.write("webhookEndpointTest", id=shown) as act:
                 delivery_id, logged = await outbox.send_test(act.session, tenant_id, endpoint_id)
+                act.on("whd", delivery_id)
             visit.ring(logged)
             return visit.go(f"webhooks/deliveries/{ids.show('whd', delivery_id)}", done="queued")
         case "rotate":
@@ -125,6 +127,7 @@ async def _change(visit: Visit) -> Response:
                     event_types=None,
                     only_undelivered=undelivered,
                 )
+                act.on("rep", replay.id)
             return visit.go(here, done="replaying", replay=ids.show("rep", replay.id))
         case "pause" | "enable" as wanted:
             status = EndpointStatus.PAUSED if wanted == "pause" else EndpointStatus.ENABLED

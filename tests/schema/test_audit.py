@@ -1,0 +1,214 @@
+"""The audit log: every mutation writes its entry with its effect, or neither; and nobody changes an entry."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import sqlalchemy.exc
+
+from app import ids
+from app.database import Database, driver
+from app.domain import audit, keys, tenants
+from app.vault import Vault
+from tests.schema.conftest import Caller, MakeCaller
+from tests.schema.test_mutations import CASES, EACH, SITE, Case, ids_of
+from tests.schema.world import World
+
+LOG = """query ($first: Int, $filter: AuditFilter) { auditLog(first: $first, filter: $filter) {
+    nodes { id action actor source targetId detail requestId createdAt } } }"""
+
+
+async def entries(caller: Caller, **filter: Any) -> list[dict[str, Any]]:
+    """What the log has of this caller's key, the newest first; or what the filter says."""
+    found = await caller.ask(LOG, first=100, filter=filter or {"sources": ["API"]})
+    nodes: list[dict[str, Any]] = found["auditLog"]["nodes"]
+    return nodes
+
+
+def done_to(done: dict[str, Any]) -> list[str | None]:
+    """The ids of whatever a mutation's payload shows."""
+    if "deletedId" in done:
+        return [done["deletedId"]]
+    (entity,) = (value for name, value in done.items() if name not in {"userErrors", "idempotentReplay", "secret"})
+    if isinstance(entity, list):
+        return [one["id"] for one in entity]
+    return [entity.get("id")]
+
+
+def asking_for_ids(case: Case) -> str:
+    return (
+        case.query().replace("device { serialNumber", "device { id serialNumber").replace("{ pin name", "{ id pin name")
+    )
+
+
+@EACH
+async def test_each_mutation_leaves_who_did_what_to_which_object(
+    db: Database, vault: Vault, caller: Caller, world: World, case: Case
+) -> None:
+    named = await ids_of(db, vault, world)
+    key = (await caller.ask("{ viewer { apiKey { id } } }"))["viewer"]["apiKey"]["id"]
+
+    answer = await caller.post(asking_for_ids(case), {"input": case.filled(**named) | {"idempotencyKey": "k"}})
+    await caller.post(asking_for_ids(case), {"input": case.filled(**named) | {"idempotencyKey": "k"}})
+
+    done = answer.json()["data"]["done"]
+    found = await entries(caller)
+    assert {(e["action"], e["actor"], e["source"], e["requestId"]) for e in found} == {
+        (case.field, key, "API", answer.headers["x-request-id"])
+    }
+    assert sorted(str(e["targetId"]) for e in found) == sorted(str(target) for target in done_to(done))
+    assert all(
+        e["detail"].keys()
+        == case.input.keys() | ({"graceSeconds"} & e["detail"].keys()) | ({"onlyUndelivered"} & e["detail"].keys())
+        for e in found
+    )
+
+
+@EACH
+async def test_a_mutation_that_is_refused_leaves_nothing(
+    caller: Caller, world: World, make_caller: MakeCaller, case: Case
+) -> None:
+    weak = await make_caller(scopes=[scope for scope in keys.SCOPES if scope != case.scope], tenant_id=caller.tenant_id)
+
+    async def all_of_them() -> int:
+        return len(await entries(caller, createdAt={"gte": "2020-01-01T00:00:00Z"}))
+
+    before = await all_of_them()
+
+    await weak.post(case.query(), {"input": case.input})
+    await caller.ask(SITE, input={"name": "Depot", "timeZone": "Mars/Olympus"})
+
+    assert await all_of_them() == before
+
+
+async def test_no_secret_and_no_person_is_in_the_log(db: Database, vault: Vault, caller: Caller, world: World) -> None:
+    named = await ids_of(db, vault, world)
+    secrets = []
+    for case in CASES:
+        done = (await caller.ask(case.query(), input=case.filled(**named)))["done"]
+        secrets += [done["secret"]] if done.get("secret") else []
+    await caller.ask(
+        'mutation { employeeUpsert(input: {pin: "5550001", name: "Zoë", cardNumber: "99887766"}) { employee { id } } '
+        'webhookEndpointCreate(input: {url: "https://r.example/token-s3cret"}) { secret } }'
+    )
+
+    async with db.read(caller.tenant_id) as session:
+        rows = await (await driver(session)).fetch("SELECT audit_entries::text, action FROM audit_entries")
+    everything = "\n".join(row[0] for row in rows)
+
+    assert len(secrets) == 3
+    assert {"apiKeyCreate", "apiKeyRotate", "employeeUpsert", "webhookEndpointCreate"} < {row[1] for row in rows}
+    for text in (*secrets, "5550001", "Zoë", "99887766", "s3cret"):
+        assert text not in everything
+
+
+def test_what_is_kept_of_arguments_is_bounded() -> None:
+    found = audit.kept(
+        {
+            "name": "typed",
+            "id": "x" * 500,
+            "graceSeconds": 60,
+            "url": None,
+            "command": {"unlockDoor": {"door": 1}, "pin": "7"},
+            "employees": [{"pin": "7"}] * 3,
+            "siteIds": ["sit_1"] * 51,
+            "scopes": ["punches:read"],
+        }
+    )
+
+    assert found == {
+        "name": "…",
+        "id": "x" * 200,
+        "graceSeconds": 60,
+        "url": None,
+        "command": {"unlockDoor": {"door": 1}, "pin": "…"},
+        "employees": {"count": 3},
+        "siteIds": {"count": 51},
+        "scopes": ["punches:read"],
+    }
+
+
+async def test_many_at_once_are_an_entry_each(caller: Caller) -> None:
+    upsert = next(case for case in CASES if case.field == "employeeBulkUpsert")
+    done = (await caller.ask(asking_for_ids(upsert), input={"employees": [{"pin": f"{n}"} for n in range(1, 61)]}))[
+        "done"
+    ]
+
+    found = await entries(caller, actions=["employeeBulkUpsert"])
+
+    assert {e["targetId"] for e in found} == {employee["id"] for employee in done["employees"]}
+    assert {str(e["detail"]) for e in found} == {"{'employees': {'count': 60}}"}
+
+
+async def test_the_operator_is_in_the_log(db: Database, vault: Vault, caller: Caller) -> None:
+    async with db.across("operate") as connection:
+        await tenants.activate(connection, caller.tenant_id)
+        await tenants.suspend(connection, caller.tenant_id)
+        key, _ = keys.issue(caller.tenant_id, "spare", ["punches:read"], None, vault)
+        await keys.add_any(connection, key)
+        await keys.revoke_any(connection, key.id)
+
+    found = await entries(caller, sources=["CLI"])
+
+    tenant, spare = ids.show("ten", caller.tenant_id), ids.show("key", key.id)
+    first = (await caller.ask("{ viewer { apiKey { id } } }"))["viewer"]["apiKey"]["id"]
+    assert [(e["action"], e["actor"], e["targetId"]) for e in reversed(found)] == [
+        ("tenantCreate", "operator", tenant),
+        ("apiKeyCreate", "operator", first),
+        ("tenantActivate", "operator", tenant),
+        ("tenantSuspend", "operator", tenant),
+        ("apiKeyCreate", "operator", spare),
+        ("apiKeyRevoke", "operator", spare),
+    ]
+
+
+async def test_the_log_is_searched(caller: Caller, make_caller: MakeCaller) -> None:
+    other = await make_caller(tenant_id=caller.tenant_id)
+    key = (await other.ask("{ viewer { apiKey { id } } }"))["viewer"]["apiKey"]["id"]
+    first = (await caller.ask(SITE, input={"name": "One", "timeZone": "UTC"}))["done"]["site"]["id"]
+    second = (await other.ask(SITE, input={"name": "Two", "timeZone": "UTC"}))["done"]["site"]["id"]
+    moment = (await entries(caller, targetIds=[second]))[0]["createdAt"]
+
+    async def targets(**filter: Any) -> list[str]:
+        return [entry["targetId"] for entry in await entries(caller, **filter)]
+
+    assert await targets(apiKeyIds=[key]) == [second]
+    assert await targets(targetIds=[first]) == [first]
+    assert await targets(actions=["siteCreate"]) == [second, first]
+    assert await targets(sources=["API"], createdAt={"lt": moment}) == [first]
+    assert await targets(sources=["API"], createdAt={"gte": moment}) == [second]
+    assert await targets(actions=["siteDelete"]) == []
+    assert await targets(sources=["DASHBOARD", "SIGNUP"]) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE audit_entries SET action = 'x'", "DELETE FROM audit_entries", "TRUNCATE audit_entries"],
+)
+@pytest.mark.parametrize("door", ["api", "ingest", "work", "lookup", "operate", "feed"])
+async def test_no_role_of_the_application_changes_an_entry(
+    db: Database, caller: Caller, door: Any, statement: str
+) -> None:
+    if door == "api":
+        with pytest.raises(sqlalchemy.exc.DBAPIError, match="permission denied"):
+            async with db.write(caller.tenant_id) as session:
+                await (await session.connection()).exec_driver_sql(statement)
+    else:
+        tenant_ids: list[UUID] = [caller.tenant_id]
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with db.across(door, tenant_ids) as connection:
+                await connection.execute(statement)
+
+
+async def test_an_entry_cannot_be_written_for_another_tenant(
+    db: Database, caller: Caller, make_caller: MakeCaller
+) -> None:
+    stranger = await make_caller()
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with db.write(stranger.tenant_id) as session:
+            author = audit.Author(audit.AuditSource.API)
+            await audit.add(await driver(session), caller.tenant_id, author, "siteCreate")
