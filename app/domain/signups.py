@@ -16,6 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from app.database import Connection
 from app.domain import tenants, words
+from app.domain.audit import AuditSource, Author
 from app.domain.tables import instant, tenant_key
 from app.errors import AppError, InvalidInput
 from app.vault import Vault
@@ -71,7 +72,7 @@ async def start(
         raise TooManySignups("As many trials as one address may start in a day were started from yours.")
     if row["all"] >= per_day:
         raise TooManySignups("As many trials as may be started in a day were started today. Try again tomorrow.")
-    created = await tenants.create(connection, vault, company)
+    created = await tenants.create(connection, vault, company, author=Author(AuditSource.SIGNUP))
     await connection.execute(
         "INSERT INTO signups (tenant_id, email, address_hash, created_at) VALUES ($1, $2, $3, now())",
         created.tenant.id,

@@ -11,7 +11,7 @@ import sqlalchemy.exc
 
 from app import ids
 from app.database import Database, driver
-from app.domain import audit, keys, tenants
+from app.domain import audit, keys, signups, tenants
 from app.vault import Vault
 from tests.schema.conftest import Caller, MakeCaller
 from tests.schema.test_mutations import CASES, EACH, SITE, Case, ids_of
@@ -212,3 +212,15 @@ async def test_an_entry_cannot_be_written_for_another_tenant(
         async with db.write(stranger.tenant_id) as session:
             author = audit.Author(audit.AuditSource.API)
             await audit.add(await driver(session), caller.tenant_id, author, "siteCreate")
+
+
+async def test_a_sign_up_is_in_the_log_of_the_new_tenant(db: Database, vault: Vault, make_caller: MakeCaller) -> None:
+    async with db.across("operate") as connection:
+        created = await signups.start(
+            connection, vault, "Acme", "a@acme.example", "192.0.2.77", per_address=10**6, per_day=10**6
+        )
+    caller = await make_caller(tenant_id=created.tenant.id)
+
+    found = await entries(caller, sources=["SIGNUP"])
+
+    assert [(e["action"], e["actor"]) for e in found] == [("apiKeyCreate", "signup"), ("tenantCreate", "signup")]

@@ -360,8 +360,9 @@ class Desk:
 
         return handle
 
-    def _refuse(self, request: Request, session: Session | None, exc: AppError, name: str) -> Response:
+    def _refuse(self, request: Request, session: Session | None, exc: AppError, name: str | None = None) -> Response:
         url = doc_url(self.parts.settings.public_url, exc.code)
+        name = name or request_id()
         response = self.render(
             "refused.html", request, session, exc.status, code=exc.code, message=exc.message, doc_url=url, name=name
         )
