@@ -55,6 +55,7 @@ class It(StrEnum):
     ENDPOINT = "whk"
     DELIVERY = "whd"
     REPLAY = "rep"
+    ENTRY = "aud"
 
     # Texts by which something may be known.
     SITE_NAME = "Site 7f3a"
@@ -92,6 +93,7 @@ NODES = {
     "WebhookEndpoint": It.ENDPOINT,
     "WebhookDelivery": It.DELIVERY,
     "WebhookReplay": It.REPLAY,
+    "AuditEntry": It.ENTRY,
 }
 
 
@@ -197,6 +199,7 @@ CALLS = [
     _window("Query.webhookDeliveries", "webhooks:read"),
     Call("Query.webhookReplay", "webhooks:read", {"id": It.REPLAY}),
     _window("Query.apiKeys", "keys:write"),
+    _window("Query.auditLog", "audit:read"),
     # ── mutations ────────────────────────────────────────────────────────────────────────────────────
     Call("Mutation.siteCreate", "devices:write", {"input": {"name": "Depot", "timeZone": "UTC"}}),
     Call("Mutation.siteUpdate", "devices:write", {"input": {"id": It.SITE, "name": "New"}}),
@@ -260,6 +263,8 @@ CALLS = [
 #: What belongs where no call has it.
 NAMES = {
     "ApiKeyCreateInput.name": It.KEY_NAME,
+    "AuditFilter.apiKeyIds": It.KEY,
+    "AuditFilter.targetIds": It.DEVICE,
     "DeviceApproveInput.name": It.DEVICE_NAME,
     "DeviceApproveInput.siteId": It.SITE,
     "DeviceCommandFilter.deviceIds": It.DEVICE,
@@ -297,6 +302,7 @@ NAMES = {
 #: Texts that name nothing of a tenant's.
 PLAIN = {
     "ApiKeyCreateInput.scopes",
+    "AuditFilter.actions",
     "DeviceApproveInput.timeZone",
     "DeviceRegisterInput.timeZone",
     "DeviceUpdateInput.timeZone",

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from app import ids
-from app.database import Database
-from app.domain import keys, tenants
+from app.database import Database, driver
+from app.domain import audit, keys, tenants
 from app.domain.employees import Employee
 from app.domain.sites import Site
 from app.vault import Vault
@@ -79,6 +79,11 @@ async def names_of(db: Database, vault: Vault, world: World) -> dict[It, str]:
     )
     async with db.write(tenant_id) as session:
         session.add_all([empty, person])
+    async with db.write(tenant_id) as session:
+        connection = await driver(session)
+        author = audit.Author(audit.AuditSource.API, pair[0].id)
+        await audit.add(connection, tenant_id, author, "deviceResume", targets=[("dev", world.device.id)])
+        entry = await connection.fetchval("SELECT id FROM audit_entries WHERE key_id = $1", pair[0].id)
     punch = make_view(world.device.id, 3, pin=texts[It.PIN])
     await add_punches(db, tenant_id, world.device, [punch])
     await make_endpoint(db, vault, tenant_id, texts[It.URL], description=texts[It.NOTE], event_types=["webhook.test"])
@@ -98,6 +103,7 @@ async def names_of(db: Database, vault: Vault, world: World) -> dict[It, str]:
         It.ENDPOINT: ids.show("whk", world.endpoint.id),
         It.DELIVERY: ids.show("whd", world.delivery.id),
         It.REPLAY: ids.show("rep", world.replay.id),
+        It.ENTRY: ids.show("aud", entry),
         It.SERIAL: world.device.serial_number,
         It.UUID: str(world.delivery.id),
     }
