@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = "0015"
-down_revision: str | None = "0013"
+down_revision: str | None = "0014c"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
