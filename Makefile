@@ -53,6 +53,7 @@ bench: $(VENV)/.dev  ## every benchmark, short form, with a table at the end
 lock:  ## resolve the locks anew (needs uv); names, versions and hashes only
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded --extra docs pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra embedded --extra docs --extra test pyproject.toml -c requirements.txt -o requirements-dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 bench/peers/requirements.in -c requirements.txt -o bench/peers/requirements.txt
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PunchConnect needs Python 3.11 or newer (PYTHON=... names another)."; exit 1; }

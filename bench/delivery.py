@@ -4,7 +4,8 @@ Everything is real: PostgreSQL with fsync on, the bell over Redis, the worker as
 log lines. The receiver, a process of its own, answers after a millisecond and writes down when each delivery came.
 
 - drain: N deliveries are due; how fast they arrive, after the first tenth. The floor is the same number of posts,
-  signed and sent through the same door by a process that has no database and logs nothing.
+  signed and sent through the same door by a process that has no database and logs nothing. The peer is procrastinate,
+  with as many slots, on the same PostgreSQL. CPU is that of the worker and of PostgreSQL, while they deliver.
 - open loop: one event is committed each 10 (5) ms, and rung for; from after the commit to the receiver.
 
 All share the cores, so the ratio is what counts. A repeated or missing delivery ends the run with an error.
@@ -13,6 +14,7 @@ All share the cores, so the ratio is what counts. A repeated or missing delivery
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import statistics
@@ -21,12 +23,16 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
+import psutil
 import uvloop
 
 from app import ids
@@ -36,7 +42,8 @@ from app.domain.addresses import AddressGuard
 from app.domain.endpoints import Endpoint, seal_secret
 from app.domain.events import Cursors, EventType, Happening, Logged
 from app.domain.tables import now
-from bench.stand import Stand, free_port, stand
+from bench.peers import venv
+from bench.stand import Stand, execute, free_port, stand
 from protocol import webhook
 from workers.outbound import Outbound
 
@@ -60,19 +67,33 @@ async def measure(*, short: bool) -> list[dict[str, Any]]:
     async with stand() as rig, _receiver() as far:
         bench = await _Bench.prepare(rig, far)
         try:
-            floors, drains = [], []
+            floors, peers, drains = [], [], []
             for _ in range(rounds):
                 floors.append(await _floor(far, deliveries))
+                peers += await _peer(rig, far, deliveries // 3)
                 drains.append(await bench.drain(deliveries))
-            figure, floor = statistics.median(drains), statistics.median(floors)
+            figure = statistics.median(drain.rate for drain in drains)
             rows = [
                 {
-                    "name": "one worker, one 1 ms receiver: drain",
+                    "name": f"one worker, one 1 ms receiver: drain{beside}",
                     "figure": round(figure),
                     "unit": "deliveries/s",
-                    "floor": round(floor),
-                    "ratio": round(figure / floor, 3),
+                    "floor": round(statistics.median(other)),
+                    "ratio": round(figure / statistics.median(other), 3),
                 }
+                for beside, other in (("", floors), (", beside procrastinate", peers))
+                if other
+            ]
+            rows += [
+                {
+                    "name": f"CPU of 1,000 deliveries: {whose}",
+                    "figure": round(statistics.median(seconds * 1000 for seconds in spent), 3),
+                    "unit": "s",
+                }
+                for whose, spent in (
+                    ("the worker", [drain.worker for drain in drains]),
+                    ("PostgreSQL", [drain.database for drain in drains]),
+                )
             ]
             async with bench.worker():
                 for rate in (100, 200):
@@ -84,6 +105,15 @@ async def measure(*, short: bool) -> list[dict[str, Any]]:
         finally:
             await bench.bell.stop()
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    """Deliveries per second, and seconds of CPU that one costs."""
+
+    rate: float
+    worker: float
+    database: float
 
 
 class _Bench:
@@ -110,7 +140,7 @@ class _Bench:
             return await outbox.announce(connection, happenings)
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[None]:
+    async def worker(self) -> AsyncIterator[psutil.Process]:
         """`punchconnect work`, until the block ends."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -123,19 +153,26 @@ class _Bench:
             stderr=subprocess.DEVNULL,
         )
         try:
-            yield
+            yield psutil.Process(process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             if await asyncio.wait_for(process.wait(), 20) != 0:
                 raise RuntimeError(f"The worker ended with {process.returncode}.")
 
-    async def drain(self, deliveries: int) -> float:
-        """Deliveries per second, while nothing else happens."""
+    async def drain(self, deliveries: int) -> _Drain:
+        """While nothing else happens."""
         for _ in range(0, deliveries, 500):
             await self.happen(500)
-        async with self.worker():
+        database = psutil.Process(self.rig.postgres.pid)
+        async with self.worker() as worker:
+            while (before := await _ask(self.far, "/count")) < deliveries // 10:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            spent = -_cpu(worker), -_cpu(database)
+            while (after := await _ask(self.far, "/count")) < deliveries:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            spent = spent[0] + _cpu(worker), spent[1] + _cpu(database)
             arrivals = await _arrivals(self.far, deliveries)
-        return _sustained(arrivals)
+        return _Drain(_sustained(arrivals), *(seconds / (after - before) for seconds in spent))
 
     async def open_loop(self, rate: int, seconds: float) -> dict[str, float]:
         """Seconds from commit to receiver. The pace does not wait for anything."""
@@ -154,6 +191,46 @@ class _Bench:
         arrivals = await _arrivals(self.far, len(committed))
         late = sorted(arrivals[event] - at for event, at in committed.items())
         return {f"p{share}": late[min(len(late) * share // 100, len(late) - 1)] for share in (50, 95, 99)}
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Seconds that it and its children have used."""
+    used = 0.0
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            times = one.cpu_times()
+            used += times.user + times.system + times.children_user + times.children_system
+    return used
+
+
+async def _peer(rig: Stand, far: str, posts: int) -> list[float]:
+    """Posts per second of procrastinate; nothing where it cannot be installed."""
+    try:
+        python = await asyncio.to_thread(venv.python)
+    except subprocess.CalledProcessError:
+        return []
+    await execute(rig.postgres.superuser_url, "DROP DATABASE IF EXISTS peer WITH (FORCE)")
+    await execute(rig.postgres.superuser_url, "CREATE DATABASE peer")
+    url = urlsplit(rig.postgres.superuser_url)._replace(path="/peer").geturl()
+    script = Path(__file__).parent / "peers" / "procrastinate_posts.py"
+    process = await asyncio.create_subprocess_exec(
+        python,
+        script,
+        url,
+        far,
+        str(posts),
+        str(CONCURRENCY),
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.stdin.write(b"go\n")
+    arrivals = await _arrivals(far, posts)
+    await process.wait()
+    return [_sustained(arrivals)]
 
 
 async def _arrivals(far: str, wanted: int, patience: float = 120) -> dict[str, float]:
@@ -236,7 +313,9 @@ class _Far(asyncio.Protocol):
             if len(self.waiting) < end + 4 + length:
                 return
             self.waiting = self.waiting[end + 4 + length :]
-            if head.startswith(b"post /take/"):
+            if head.startswith(b"post /count"):
+                self.answer(b"%d" % len(self.came))
+            elif head.startswith(b"post /take/"):
                 self.answer(self.take(int(head[11:].split(b" ")[0])))
             else:
                 self.came.append((_header(head, b"webhook-id").decode(), time.monotonic()))

@@ -1,0 +1,1 @@
+"""Programs of others that do the same work. Each runs in the environment that bench.peers.venv makes."""
