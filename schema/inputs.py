@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -243,6 +243,11 @@ class AuditFilter:
 def read_moved(device_ids: list[ID] | None, command_ids: list[ID] | None) -> commands.Moved:
     """Which commands are followed. InvalidId, InvalidInput."""
     return commands.Moved(device_ids=_ids("dev", device_ids), command_ids=_ids("cmd", command_ids))
+
+
+def read_followed(prefix: Literal["dev", "whk"], keys: list[ID] | None) -> tuple[UUID, ...] | None:
+    """Whose changes are followed; None: everybody's. InvalidId, InvalidInput."""
+    return _ids(prefix, keys)
 
 
 def _given(value: T | None) -> T | None:

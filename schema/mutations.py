@@ -35,6 +35,7 @@ from app.domain import (
     command_feed,
     commands,
     deliveries,
+    delivery_feed,
     devices,
     employees,
     endpoints,
@@ -159,6 +160,10 @@ async def _run(info: Info, scope: str, input: MutationInput, verb: Verb[E], reca
     context.ring(done.logged)
     if isinstance(done.entity, commands.DeviceCommand):
         command_feed.ring(context.bell, actor.tenant_id)
+    if isinstance(done.entity, devices.Device):
+        context.bell.ring(outbox.devices_channel(actor.tenant_id), b"1")
+    if isinstance(done.entity, deliveries.Delivery):
+        delivery_feed.ring(context.bell, actor.tenant_id, [done.entity.id])
     if done.due and not done.logged:
         context.bell.ring(outbox.DELIVERIES, b"1")
     return Answer(done.entity, done.secret)

@@ -12,17 +12,19 @@ from typing import Annotated, Any, Final, TypeVar
 import strawberry
 from strawberry import ID, UNSET
 
-from app.domain import command_feed, punch_feed, punches
+from app.domain import command_feed, delivery_feed, device_feed, punch_feed, punches
 from app.domain.feed import FeedStart, insist
 from app.domain.punch_feed import PunchFeed
 from app.errors import InvalidInput
 from app.paging import LARGEST_SIZE, PageTooLarge
 from schema.context import Context, Info
-from schema.inputs import PunchFilter, read_moved
+from schema.inputs import PunchFilter, read_followed, read_moved
 from schema.sharing import Live
-from schema.types import DeviceCommand, PunchBatch
+from schema.types import Device, DeviceCommand, PunchBatch, WebhookDelivery
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+S = TypeVar("S")
 
 BATCH_SIZE: Final = 50
 #: Seconds after which a batch that could not be completed is given again.
@@ -109,15 +111,64 @@ class Subscription:
         context = info.context
         tenant_id = context.actor.may("devices:read").tenant_id
         wanted = read_moved(device_ids, command_ids)
-        async with aclosing(command_feed.follow(context.db, context.bell, tenant_id, wanted)) as moves:
-            async for command in moves:
-                while True:
-                    context.refresh()
-                    context.unsent = False
-                    yield DeviceCommand.of(command)
-                    if not context.unsent:
-                        break
-                    await asyncio.sleep(GIVE_AGAIN * random.uniform(0.5, 1))  # noqa: S311
+        moves = command_feed.follow(context.db, context.bell, tenant_id, wanted)
+        async with aclosing(moves), aclosing(_shown(context, moves, DeviceCommand.of)) as shown:
+            async for command in shown:
+                yield command
+
+    @_subscription(
+        "A device went online or offline, was bound, suspended, resumed or retired. First: every matching device as it "
+        "is now, so who comes back has missed nothing. Changes that come together are one."
+    )
+    async def device_changed(
+        self,
+        info: Info,
+        *,
+        device_ids: Annotated[
+            list[ID] | None, strawberry.argument(description="These devices only; all where absent.")
+        ] = UNSET,
+    ) -> AsyncGenerator[Device]:
+        """InvalidId, InvalidInput."""
+        context = info.context
+        tenant_id = context.actor.may("devices:read").tenant_id
+        wanted = read_followed("dev", device_ids)
+        changes = device_feed.follow(context.db, context.bell, tenant_id, wanted)
+        async with aclosing(changes), aclosing(_shown(context, changes, Device.of)) as shown:
+            async for device in shown:
+                yield device
+
+    @_subscription(
+        "A delivery moved on: an attempt of it ended, or it was retried by hand. Steps that come together are one. "
+        "Deliveries that are cancelled with their endpoint are not told of one by one."
+    )
+    async def webhook_delivery_changed(
+        self,
+        info: Info,
+        *,
+        endpoint_ids: Annotated[
+            list[ID] | None, strawberry.argument(description="To these endpoints only; to all where absent.")
+        ] = UNSET,
+    ) -> AsyncGenerator[WebhookDelivery]:
+        """InvalidId, InvalidInput."""
+        context = info.context
+        tenant_id = context.actor.may("webhooks:read").tenant_id
+        wanted = read_followed("whk", endpoint_ids)
+        moves = delivery_feed.follow(context.db, context.bell, tenant_id, wanted)
+        async with aclosing(moves), aclosing(_shown(context, moves, WebhookDelivery.of)) as shown:
+            async for delivery in shown:
+                yield delivery
+
+
+async def _shown(context: Context, rows: AsyncGenerator[T], show: Callable[[T], S]) -> AsyncGenerator[S]:
+    """Each row as the API shows it, again until PostgreSQL was there for all that was asked of it."""
+    async for row in rows:
+        while True:
+            context.refresh()
+            context.unsent = False
+            yield show(row)
+            if not context.unsent:
+                break
+            await asyncio.sleep(GIVE_AGAIN * random.uniform(0.5, 1))  # noqa: S311
 
 
 class _Punches:

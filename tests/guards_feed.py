@@ -6,6 +6,7 @@ from tests.guards import Guard
 
 SHARING, PIPE, STREAMS, HELD = "schema/sharing.py", "schema/pipe.py", "schema/streams.py", "schema/held.py"
 AT_SHARING, AT_SOCKET = "tests/schema/test_sharing.py::test_", "tests/schema/test_socket.py::test_"
+AT_WATCHING = "tests/schema/test_watching.py::test_"
 AT_STREAMS = "tests/schema/test_streams.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
@@ -115,5 +116,29 @@ GUARDS: tuple[Guard, ...] = (
             AT_STREAMS + "a_revoked_key_ends_its_streams_with_a_reason_and_others_stay",
             AT_SOCKET + "a_revoked_key_is_4403_and_others_stay",
         ],
+    ),
+    Guard(
+        "watching: a device's change that nobody rang is found by looking",
+        "app/domain/device_feed.py",
+        [("await listener.heard(LOOK_EVERY)", "await listener.heard()")],
+        [AT_WATCHING + "devices_come_as_they_are_and_then_as_they_change"],
+    ),
+    Guard(
+        "watching: a delivery's move that nobody rang is found by looking",
+        "app/domain/delivery_feed.py",
+        [("if heard.missed or loop.time() - looked_at >= LOOK_EVERY:", "if heard.missed:")],
+        [AT_WATCHING + "a_delivery_is_followed_to_its_end"],
+    ),
+    Guard(
+        "watching: what is rung twice is shown once",
+        "app/domain/delivery_feed.py",
+        [(" and shown.get(delivery.id) != stands:", ":")],
+        [AT_WATCHING + "forged_rings_show_nobody_anything"],
+    ),
+    Guard(
+        "watching: a ring of anything is no ids",
+        "app/domain/delivery_feed.py",
+        [("    if len(message) % 16 or len(message) > RING * 16:\n        return []\n", "")],
+        [AT_WATCHING + "a_ring_holds_ids_and_nothing_else"],
     ),
 )

@@ -36,7 +36,7 @@ from prometheus_client import Gauge, Histogram, start_http_server
 from app import ids, telemetry
 from app.broadcast import Bell, BellStopped
 from app.database import CONFLICTS, Database
-from app.domain import deliveries, outbox
+from app.domain import deliveries, delivery_feed, outbox
 from app.domain.addresses import AddressGuard
 from app.domain.deliveries import Claim, DeliveryStatus, Disabled, Job, Lane, Patience, Result
 from app.domain.events import Cursors, Logged
@@ -365,6 +365,7 @@ class Worker:
             del self._results[result.claim]
             ATTEMPTS.labels(result.status.lower() if result.claim.id in settled.ids else "stale").inc()
         self._tell(settled.disabled, logged)
+        self._tell_watchers(result.claim for result in results if result.claim.id in settled.ids)
         if any(result.retry_in is not None for result in results):
             self._wake()
         elif self._short:
@@ -380,6 +381,16 @@ class Worker:
             )
         if logged:
             self._ring(logged)
+
+    def _tell_watchers(self, claims: Iterable[Claim]) -> None:
+        """One ring a tenant and batch, whether or not somebody watches."""
+        if self._bell is None:
+            return
+        moved: dict[UUID, list[UUID]] = {}
+        for claim in claims:
+            moved.setdefault(claim.tenant_id, []).append(claim.id)
+        for tenant_id, delivery_ids in moved.items():
+            delivery_feed.ring(self._bell, tenant_id, delivery_ids)
 
     async def _renew(self) -> None:
         held = [*self._begin_by, *self._results]

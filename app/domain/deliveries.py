@@ -104,7 +104,16 @@ class Attempt(SQLModel, table=True):
     """One HTTP try."""
 
     __tablename__: ClassVar[str] = "webhook_attempts"
-    __table_args__ = (within_tenant("delivery_id", "webhook_deliveries"),)
+    __table_args__ = (
+        within_tenant("delivery_id", "webhook_deliveries"),
+        # Rows come in the order of this time, nearly: such an index finds the last minute and costs a worker nothing.
+        Index(
+            None,
+            "started_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on", "pages_per_range": "32"},
+        ),
+    )
 
     tenant_id: UUID = tenant_key(reference=False)
     delivery_id: UUID = Field(primary_key=True)

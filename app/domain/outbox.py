@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: commit: a commit that notifies takes a lock on the whole cluster, so all tenants' commits would stand in one line.
 #: A ring that is lost costs a second, the workers' poll.
 DELIVERIES: Final = "deliveries"
+_OF_DEVICES: Final = frozenset({EventType.DEVICE_ONLINE, EventType.DEVICE_OFFLINE, EventType.DEVICE_BOUND})
 _NO_HEAD: Final = "A tenant without a feed head cannot have events."
 
 _LOG: Final = "SELECT * FROM log_events($1, $2, $3, $4, $5, $6)"
@@ -125,9 +126,16 @@ async def send_test(session: Session, tenant_id: UUID, endpoint_id: UUID) -> tup
     return delivery_id, [Logged(tenant_id, position, happening.id, happening.type, body)]
 
 
+def devices_channel(tenant_id: UUID) -> str:
+    """Rung when a device of the tenant may have come, gone or changed; the message says nothing."""
+    return f"devices:{ids.show('ten', tenant_id)}"
+
+
 def ring(bell: Bell, bus_key: bytes, batch: Sequence[Logged]) -> None:
     """Tell feeds and workers what was committed. Only after the commit, and whether or not anybody hears it."""
     for tenant_id, logged in by_tenant(batch).items():
         bell.ring(channel(tenant_id), write_message(bus_key, logged))
+        if any(event.type in _OF_DEVICES for event in logged):
+            bell.ring(devices_channel(tenant_id), b"1")
     if batch:
         bell.ring(DELIVERIES, b"1")
