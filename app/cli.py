@@ -210,6 +210,8 @@ async def simulate(
     scenario: str = "steady",
     employees: int = 200,
     seed: int | None = None,
+    dialect: str = "attendance",
+    quirks: str = "",
     json: bool = False,
 ) -> int:
     """Virtual terminals that speak the real protocol and keep every record until it is acknowledged.
@@ -223,7 +225,12 @@ async def simulate(
     duration
         Seconds of punching; afterwards they go on until everything is acknowledged. `inf` never ends.
     scenario
-        steady, rush, outage or resend-all.
+        steady, rush, outage, resend-all, clock-drift, factory-reset or flaky-link.
+    dialect
+        What they speak: attendance, security, or both in turn.
+    quirks
+        Oddities of their firmware, separated by spaces: no-final-newline, crlf, zero-based, stamp-ignored, gb18030,
+        windows-1256, resend-all.
     """
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -246,6 +253,8 @@ async def simulate(
             scenario=scenario,
             employees=employees,
             seed=seed,
+            dialect=dialect,
+            quirks=quirks.split(),
             stop=stop,
             progress=progress,
         )

@@ -1,12 +1,13 @@
-"""Virtual terminals that speak the attendance dialect over plain TCP and behave as firmware does.
+"""Virtual terminals that speak either dialect over plain TCP and behave as firmware does, its oddities included.
 
 A terminal owns its records. It uploads them oldest first and lets go of one only after a whole answer came back with
 status 200 and a body that starts with `OK`; after anything else it sends the same records again. Of a request that was
 cut short nobody knows whether the server stored it, so its records are marked *unknown*, never failed. That is all the
 truth a test needs: what was acknowledged must be stored exactly once, what is unknown at most once.
 
-Three layers, each usable alone: `Link` (one HTTP connection), `Terminal` (one device) and `simulate` (a fleet of them
-playing a scenario). Nothing of the server is imported here: the two sides share only the protocol.
+Three layers, each usable alone: `Link` (one HTTP connection), `Terminal` or `AccessTerminal` (one device of either
+dialect) and `simulate` (a fleet of them playing a scenario). Nothing of the server is imported here: the two sides
+share only the protocol.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,9 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from protocol.adms import clock as adms_clock
+from protocol.adms.errors import BadTime
 
 ANSWER_LIMIT = 4 << 20  # bytes of one answer's body; commands are limited to 900 KB by the vendor
 _USER_KEYS = ("PIN", "Name", "Pri", "Passwd", "Card", "Grp", "TZ")  # of a user's line, in the order of firmware
@@ -42,6 +46,14 @@ class Unreachable(Exception):
 
 class CutShort(Exception):
     """The request left, and no whole answer came back: the server may or may not have acted on it."""
+
+
+class Fault(StrEnum):
+    """What a bad line does to one request."""
+
+    DIAL = "dial"  # no connection
+    REQUEST = "request"  # cut in the middle of the request
+    ANSWER = "answer"  # the request arrives whole, its answer does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class Link:
         self.address = Address.parse(url)
         self.keep_alive = keep_alive
         self.timeout = timeout  # seconds for the dial, and again for the exchange
+        self.fault: Callable[[], Fault | None] = lambda: None  # asked before each request
         self._tls = (tls or ssl.create_default_context()) if self.address.tls else None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         connection = "keep-alive" if keep_alive else "close"
@@ -132,6 +145,10 @@ class Link:
             self._streams = None
 
     async def _exchange(self, request: bytes) -> Answer:
+        fault = self.fault()
+        if fault is Fault.DIAL:
+            self.abort()
+            raise Unreachable("the line is down")
         streams = self._streams
         if streams is None or streams[0].at_eof() or streams[1].is_closing():
             self.abort()
@@ -140,10 +157,16 @@ class Link:
         kept = False
         try:
             async with asyncio.timeout(self.timeout):
+                if fault is Fault.REQUEST:
+                    writer.write(request[: len(request) // 2])
+                    await writer.drain()
+                    raise EOFError("cut in the middle of the request")
                 writer.write(request)
                 if len(request) > 65_536:
                     await writer.drain()
                 answer, reusable = await _read_answer(reader)
+                if fault is Fault.ANSWER:
+                    raise EOFError("the answer was lost")
                 kept = self.keep_alive and reusable
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as exc:
             raise CutShort(f"{type(exc).__name__}: {exc}".removesuffix(": ")) from exc
@@ -228,13 +251,26 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Quirk(StrEnum):
+    """Oddities of firmware that is in use."""
+
+    NO_FINAL_NEWLINE = "no-final-newline"
+    CRLF = "crlf"
+    ZERO_BASED = "zero-based"  # its first record has the number 0
+    STAMP_IGNORED = "stamp-ignored"  # it sends 9999 whatever it sends, and does not care what it is told
+    GB18030 = "gb18030"  # names, in both directions
+    WINDOWS_1256 = "windows-1256"
+    RESEND_ALL = "resend-all"  # everything it holds, after each handshake
+
+
 @dataclass(slots=True, eq=False)
 class Record:
     """One punch in the terminal's memory. `line` is exactly what goes over the wire, without the line end."""
 
-    number: int  # 1, 2, 3, … within its terminal
+    number: int  # 1, 2, 3, … within its terminal's memory
     pin: str
     at: datetime  # wall time, no zone
+    key: str  # what tells it from others, but for its number
     line: str
     state: State = State.PENDING
     sends: int = 0
@@ -249,7 +285,7 @@ class Options:
     delay: float = 10.0
     realtime: bool = True
     transfer_interval: float = 60.0
-    attendance: bool = True  # TransFlag names AttLog
+    attendance: bool = True  # TransFlag names AttLog, TransTables the transactions
     send_options: bool = False
     resend_all: bool = False  # ATTLOGStamp=0; any other stamp is opaque
     zone: timedelta | None = None
@@ -259,13 +295,13 @@ class Options:
         """Read the lines below `GET OPTION FROM:`. Unknown keys and unreadable values are ignored."""
         lines = (line.partition("=") for line in body.decode("utf-8", "replace").splitlines()[1:])
         values = {key.strip(): value.strip() for key, sign, value in lines if sign}
-        flag = values.get("TransFlag", "1")
+        flag = values.get("TransFlag", values.get("TransTables", "1"))
         return cls(
             error_delay=_number(values.get("ErrorDelay"), 30.0),
-            delay=_number(values.get("Delay"), 10.0),
+            delay=_number(values.get("Delay", values.get("RequestDelay")), 10.0),
             realtime=values.get("Realtime", "1") == "1",
             transfer_interval=60 * _number(values.get("TransInterval"), 1.0),
-            attendance="attlog" in flag.lower() or flag.startswith("1"),
+            attendance="attlog" in flag.lower() or "transaction" in flag.lower() or flag.startswith("1"),
             send_options=values.get("PushOptionsFlag") == "1",
             resend_all=values.get("ATTLOGStamp", values.get("Stamp")) == "0",
             zone=_zone(values.get("TimeZone", "")),
@@ -318,6 +354,7 @@ class Terminal:
 
     `speed` divides every wait that firmware does (ErrorDelay 30 s at speed 100 is 0.3 s); wall time is not scaled.
     `clock` gives Unix seconds; with `sets_clock` the server's Date header and TimeZone option move the wall clock.
+    `quirks` are what its firmware does oddly, by the values of Quirk.
     """
 
     def __init__(
@@ -335,8 +372,10 @@ class Terminal:
         realtime_lines: int = 1,
         capacity: int = 100_000,
         tls: ssl.SSLContext | None = None,
+        quirks: Collection[str] = (),
     ) -> None:
         self.serial = serial
+        self.quirks = frozenset(Quirk(quirk) for quirk in quirks)
         self.link = Link(url, keep_alive=keep_alive, timeout=timeout, tls=tls)
         self.offset = offset
         self.records: deque[Record] = deque()
@@ -370,7 +409,11 @@ class Terminal:
         self._drained.set()
         self._greeted = asyncio.Event()
 
-        self._made = self._resent = 0
+        self._made = self._resent = self._lost = 0
+        self._number = 0 if Quirk.ZERO_BASED in self.quirks else 1  # of the next record
+        self._former: deque[Record] = deque(maxlen=capacity)  # acknowledged, and wiped by a factory reset since
+        self._follows_date = True
+        self._charset = next((q.value for q in (Quirk.GB18030, Quirk.WINDOWS_1256) if q in self.quirks), "utf-8")
         self._accepted = self._refused = self._unknown = self._unreachable = 0
         self._latencies: deque[float] = deque(maxlen=100_000)
         self._trouble: str | None = None
@@ -393,13 +436,34 @@ class Terminal:
         at = at or self.wall_time()
         key = f"{pin}\t{at:{WALL_CLOCK}}\t{state}"
         self._made += 1
-        record = Record(self._made, pin, at, f"{key}\t{verify}\t{work_code}\t0\t0\t0\t0\t0\t")
+        record = Record(self._number, pin, at, key, self._line(self._number, pin, at, state, verify, work_code))
+        self._number += 1
         self.records.append(record)
         self._taken.add(key)
         if len(self.records) > self._capacity and self.records[0].state is State.ACKNOWLEDGED:
-            self._taken.discard("\t".join(self.records.popleft().line.split("\t", 3)[:3]))
+            self._taken.discard(self.records.popleft().key)
         self._enqueue([record])
         return record
+
+    def _line(self, _number: int, pin: str, at: datetime, state: int, verify: int, work_code: str) -> str:
+        return f"{pin}\t{at:{WALL_CLOCK}}\t{state}\t{verify}\t{work_code}\t0\t0\t0\t0\t0\t"
+
+    def put_off_clock(self, by: timedelta) -> None:
+        """From now on its clock is off by this much and no Date header sets it right: only a command does."""
+        self._skew, self._follows_date = by.total_seconds(), False
+
+    def factory_reset(self) -> None:
+        """Everything is gone: records, users, position; numbers start again. What was not acknowledged is lost."""
+        self._former.extend(record for record in self.records if record.acknowledgements)
+        self._lost += len(self._queue)
+        self.records.clear()
+        self._queue.clear()
+        self.users.clear()
+        self._drained.set()
+        self._number = 0 if Quirk.ZERO_BASED in self.quirks else 1
+        self._disconnected = True
+        self.boots += 1
+        self._wake.set()
 
     def forget_position(self) -> None:
         """All records count as unsent again, as after a restored backup or a stamp of 0."""
@@ -439,8 +503,8 @@ class Terminal:
         return TerminalReport(
             serial=self.serial,
             made=self._made,
-            acknowledged=self._made - len(self._queue),
-            unacknowledged=len(self._queue),
+            acknowledged=self._made - len(self._queue) - self._lost,
+            unacknowledged=len(self._queue) + self._lost,
             resent=self._resent,
             requests=self._accepted + self._refused + self._unknown,
             accepted=self._accepted,
@@ -448,7 +512,11 @@ class Terminal:
             unknown=self._unknown,
             unreachable=self._unreachable,
             last_trouble=self._trouble,
-            acknowledged_lines=tuple(r.line for r in self.records if r.acknowledgements) if details else (),
+            acknowledged_lines=tuple(
+                record.line for memory in (self._former, self.records) for record in memory if record.acknowledgements
+            )
+            if details
+            else (),
             latencies=tuple(self._latencies) if details else (),
         )
 
@@ -529,7 +597,7 @@ class Terminal:
         self.options = options
         self._introduced, self._next_poll, self._next_transfer = False, 0.0, 0.0
         self._greeted.set()
-        if options.resend_all:
+        if Quirk.RESEND_ALL in self.quirks or (options.resend_all and Quirk.STAMP_IGNORED not in self.quirks):
             self.forget_position()
 
     async def _poll(self, options: Options) -> None:
@@ -538,7 +606,7 @@ class Terminal:
         self._introduced = True
         self._next_poll = time.monotonic() + max(options.delay / self._speed, BREATH)
         self._set_clock(answer)
-        for line in answer.body.decode("utf-8", "replace").splitlines():
+        for line in answer.body.decode(self._charset, "replace").splitlines():
             if match := re.fullmatch(r"C:([^:]*):(.*)", line):  # a line without the prefix is dropped silently
                 await self._obey(match[1], match[2].strip())
                 if self._reboots:
@@ -563,8 +631,8 @@ class Terminal:
 
     async def _send(self, batch: Sequence[Record]) -> None:
         """One ATTLOG upload. The records' states tell the outcome; failure raises."""
-        body = "".join(record.line + "\n" for record in batch).encode()
-        target = f"/iclock/cdata?SN={self._sn}&table=ATTLOG&Stamp={batch[-1].number}"
+        body = self._body(record.line for record in batch)
+        target = self._target(batch[-1])
         started = time.perf_counter()
         outcome = Outcome.UNKNOWN
         try:
@@ -580,6 +648,17 @@ class Terminal:
             if outcome is not Outcome.UNKNOWN:
                 self._latencies.append(time.perf_counter() - started)
             self._settle(batch, outcome)
+
+    def _target(self, newest: Record) -> str:
+        stamp = 9999 if Quirk.STAMP_IGNORED in self.quirks else newest.number
+        return f"/iclock/cdata?SN={self._sn}&table=ATTLOG&Stamp={stamp}"
+
+    def _body(self, lines: Iterable[str]) -> bytes:
+        end = "\r\n" if Quirk.CRLF in self.quirks else "\n"
+        text = "".join(line + end for line in lines)
+        if Quirk.NO_FINAL_NEWLINE in self.quirks:
+            text = text.removesuffix(end)
+        return text.encode(self._charset, "replace")
 
     def _settle(self, batch: Sequence[Record], outcome: Outcome) -> None:
         for record in batch:
@@ -638,7 +717,7 @@ class Terminal:
                     await self._wake.wait()
 
     def _set_clock(self, answer: Answer) -> None:
-        if not self._sets_clock or (date := answer.header("Date")) is None:
+        if not self._sets_clock or not self._follows_date or (date := answer.header("Date")) is None:
             return
         with suppress(ValueError):
             skew = parsedate_to_datetime(date).timestamp() - self._clock()
@@ -717,11 +796,11 @@ class Terminal:
             return -1 if pin is not None else 0
         for start in range(0, len(asked), self._backlog_lines):
             lines = [
-                "USER " + "\t".join(f"{key}={user.get(key, '')}" for key in _USER_KEYS) + "\n"
+                "USER " + "\t".join(f"{key}={user.get(key, '')}" for key in _USER_KEYS)
                 for user in asked[start : start + self._backlog_lines]
             ]
             try:
-                await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=OPERLOG&OpStamp=1", "".join(lines).encode())
+                await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=OPERLOG&OpStamp=1", self._body(lines))
             except (_Refused, CutShort, Unreachable):
                 return -3
         return len(asked)
@@ -737,8 +816,8 @@ class Terminal:
 
     async def enrolled(self, pin: str, finger: int) -> None:
         """A finger was registered: the terminal notes it in its operation log, and sends that."""
-        line = f"OPLOG 6\t0\t{self.wall_time():{WALL_CLOCK}}\t{pin}\t{finger}\t1024\t0\n"
-        await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=OPERLOG&OpStamp=1", line.encode())
+        line = f"OPLOG 6\t0\t{self.wall_time():{WALL_CLOCK}}\t{pin}\t{finger}\t1024\t0"
+        await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=OPERLOG&OpStamp=1", self._body([line]))
 
     def _count_period(self, command: str) -> tuple[int, str]:
         """How many records a period has, as an attribute of the result."""
@@ -788,6 +867,97 @@ def _fields(command: str, words: int = 3) -> dict[str, str]:
     """The tab-separated `Key=Value` pieces after the words in front, such as `DATA <VERB> <TABLE> `."""
     pieces = command.split(" ", words)[words:]
     return {key: value for key, _, value in (piece.partition("=") for piece in "".join(pieces).split("\t"))}
+
+
+class AccessTerminal(Terminal):
+    """A unit of the security dialect: it registers, sends its punches as events, and tells of its state.
+
+    Of options it knows but what follows from them; events of doors come beside the punches of people.
+    """
+
+    def _line(self, number: int, pin: str, at: datetime, state: int, verify: int, _work_code: str) -> str:
+        return (
+            f"time={at:{WALL_CLOCK}}\tpin={pin}\tcardno=0\teventaddr=1\tevent=0\tinoutstatus={int(state in (1, 2, 5))}"
+            f"\tverifytype={verify}\tindex={number}"
+        )
+
+    def _target(self, _newest: Record) -> str:
+        return f"/iclock/cdata?SN={self._sn}&table=rtlog"
+
+    async def _shake_hands(self) -> None:
+        hello = f"/iclock/cdata?SN={self._sn}&pushver=3.1.2&options=all&DeviceType=acc"
+        answer = await self._ask("GET", hello, expects=(b"OK", b"registry=ok"))
+        if not answer.body.startswith(b"registry=ok"):
+            introduction = self._describe(",").replace("PushVersion=Ver 2.4.1", "DeviceType=acc,PushVersion=Ver 3.1.2")
+            await self._ask("POST", f"/iclock/registry?SN={self._sn}", introduction.encode(), expects=b"RegistryCode=")
+            answer = await self._ask("POST", f"/iclock/push?SN={self._sn}", expects=b"ServerVersion=")
+        options = Options.parse(b"\n" + answer.body)
+        time_answer = await self._ask("GET", f"/iclock/rtdata?SN={self._sn}&type=time", expects=b"DateTime=")
+        self._take_time(time_answer.body.decode())
+        self.options = options
+        self._introduced, self._next_poll, self._next_transfer = False, 0.0, 0.0
+        self._greeted.set()
+        if Quirk.RESEND_ALL in self.quirks:
+            self.forget_position()
+
+    def _take_time(self, text: str) -> None:
+        told = {key: value for key, _, value in (part.partition("=") for part in text.split(","))}
+        offset = _zone(told.get("ServerTZ", "")[:3] + ":" + told.get("ServerTZ", "")[3:])
+        with suppress(ValueError, BadTime):
+            utc = adms_clock.decode(int(told["DateTime"])).replace(tzinfo=UTC)
+            if self._sets_clock and self._follows_date:
+                self._skew = utc.timestamp() - self._clock()
+        if offset is not None and self._sets_clock:
+            self.offset = offset
+
+    async def _poll(self, options: Options) -> None:
+        state = f"time={self.wall_time():{WALL_CLOCK}}\tsensor=00\trelay=00\talarm=0000000000000000"
+        await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=rtstate", self._body([state]))
+        await super()._poll(options)
+
+    def _set_clock(self, answer: Answer) -> None:
+        """It asks for the time instead."""
+
+    async def _carry_out(self, verb: str, command: str) -> tuple[int, str]:  # noqa: PLR0911  a table
+        match command.split(" ", 2):
+            case ["CONTROL", "DEVICE", "03000000"]:
+                self._reboots = True
+            case ["CONTROL", "DEVICE", what] if what.startswith("01"):
+                self.doors_opened += 1
+            case ["SET", "OPTIONS", told] if told.startswith("DateTime="):
+                try:
+                    return self._obey_clock(str(adms_clock.decode(int(told.partition("=")[2])))), ""
+                except (ValueError, BadTime):
+                    return -1, ""
+            case ["DATA", "QUERY", _]:
+                return -1, ""  # reported with its rows: see _obey
+            case ["DATA", "UPDATE", user] if user.startswith("user "):
+                fields = {key.lower(): value for key, value in _fields(command).items()}
+                ours = {"pin": "PIN", "name": "Name", "cardno": "Card", "privilege": "Pri"}
+                known = {ours[key]: value for key, value in fields.items() if key in ours}
+                return self._keep_user(known.get("PIN", ""), known), ""
+            case ["DATA", "DELETE", user] if user.startswith("user "):
+                self.users.pop(_fields(command).get("Pin", ""), None)
+            case ["DATA", *_] | ["REBOOT"] | ["AC_UNLOCK"] | ["ENROLL_FP", *_] | ["VERIFY", *_]:
+                return -1004, ""  # the other dialect's words
+            case _:
+                return await super()._carry_out(verb, command)
+        return 0, ""
+
+    async def _obey(self, command_id: str, command: str) -> None:
+        if not command.startswith("DATA QUERY tablename=user"):
+            await super()._obey(command_id, command)
+            return
+        asked = re.search(r"filter=Pin=(\w+)", command)
+        found = [user for pin, user in self.users.items() if asked is None or pin == asked[1]]
+        rows = [
+            f"user uid={n}\tcardno={user.get('Card', '')}\tpin={user['PIN']}\tpassword=\tname={user.get('Name', '')}"
+            f"\tprivilege={user.get('Pri', '0')}"
+            for n, user in enumerate(found, 1)
+        ]
+        query = f"type=tabledata&cmdid={command_id}&tablename=user&count={len(rows)}&packcnt=1&packidx=1"
+        await self._ask("POST", f"/iclock/querydata?SN={self._sn}&{query}", self._body(rows), expects=b"user=")
+        self.executed.append((command_id, command, len(rows)))
 
 
 # --------------------------------------------------------------------------------------------------------------- fleet
@@ -991,11 +1161,55 @@ async def resend_all(fleet: Fleet) -> None:
             terminal.forget_position()
 
 
+async def clock_drift(fleet: Fleet) -> None:
+    """Clocks that are off, by a quarter of an hour and more, every other one behind. No Date header sets them right: a
+    command does."""
+    await fleet.greeted()
+    for place, terminal in enumerate(fleet.terminals):
+        minutes = 15 * (place // 2 + 1)
+        terminal.put_off_clock(timedelta(minutes=minutes if place % 2 == 0 else -minutes))
+    await steady(fleet)
+
+
+async def factory_reset(fleet: Fleet) -> None:
+    """Half of the plan; once it is acknowledged, every terminal is reset and counts from the start; then the rest."""
+    whole = fleet.duration
+    fleet.duration = whole / 2
+    await steady(fleet)
+    if await fleet.settle():
+        for terminal in fleet.terminals:
+            terminal.factory_reset()
+    fleet.duration = whole - whole / 2
+    await steady(fleet)
+
+
+async def flaky_link(fleet: Fleet) -> None:
+    """A line that drops one request in three, before it left, in the middle, or its answer. In the end it holds."""
+
+    def fault() -> Fault | None:
+        return fleet.rng.choice(list(Fault)) if fleet.rng.random() < 1 / 3 else None
+
+    for terminal in fleet.terminals:
+        terminal.link.fault = fault
+    await steady(fleet)
+    for terminal in fleet.terminals:
+        terminal.link.fault = lambda: None
+
+
 SCENARIOS: Mapping[str, Callable[[Fleet], Awaitable[None]]] = {
     "steady": steady,
     "rush": rush,
     "outage": outage,
     "resend-all": resend_all,
+    "clock-drift": clock_drift,
+    "factory-reset": factory_reset,
+    "flaky-link": flaky_link,
+}
+#: Which kinds of terminals a fleet has; of `both`, every other one.
+DIALECTS: Mapping[str, Sequence[type[Terminal]]] = {
+    "attendance": (Terminal,),
+    "security": (AccessTerminal,),
+    "both": (Terminal, AccessTerminal),
 }
 
 
@@ -1027,6 +1241,7 @@ async def simulate(
     drain: float = 120.0,
     speed: float = 1.0,
     keep_alive: bool = False,
+    dialect: str = "attendance",
     **terminal: Any,
 ) -> Report:
     """Play `scenario` with `devices` terminals against `url` and account for every record.
@@ -1034,7 +1249,7 @@ async def simulate(
     `rate` punches a second over all terminals for `duration` seconds (`steady` may go on for ever: `math.inf`), by
     PINs 0001 … `employees`. Then no new ones, but the terminals go on until everything is acknowledged, for at most
     `drain` seconds; what is left is in the report. `stop` ends it early, without the drain. `progress` gets the report
-    so far, without its lists, every second. More keywords (`timeout`, `tls`, `clock`, …) go to each `Terminal`.
+    so far, without its lists, every second. More keywords (`quirks`, `timeout`, `tls`, …) go to each `Terminal`.
     Raises UnknownScenario, or ValueError for an impossible plan or address.
     """
     if scenario not in SCENARIOS:
@@ -1047,7 +1262,15 @@ async def simulate(
     if math.isinf(duration) and scenario != "steady":
         raise ValueError(f"The scenario {scenario!r} needs a duration that ends.")
     terminal = {"sets_clock": True, **terminal}
-    terminals = [Terminal(n, url, speed=speed, keep_alive=keep_alive, **terminal) for n in names]
+    if dialect not in DIALECTS:
+        raise ValueError(f"There is no dialect {dialect!r}. Known: {', '.join(DIALECTS)}.")
+    if odd := set(terminal.get("quirks", ())) - set(Quirk):
+        raise ValueError(f"There is no quirk {min(odd)!r}. Known: {', '.join(Quirk)}.")
+    kinds = DIALECTS[dialect]
+    terminals = [
+        kinds[place % len(kinds)](name, url, speed=speed, keep_alive=keep_alive, **terminal)
+        for place, name in enumerate(names)
+    ]
     fleet = Fleet(
         terminals=terminals,
         pins=[f"{number:04d}" for number in range(1, employees + 1)],

@@ -640,7 +640,8 @@ async def test_an_unknown_scenario_is_refused_with_the_known_names(server: Serve
     with pytest.raises(UnknownScenario) as refusal:
         await simulate(server.url, scenario="picnic")
 
-    assert str(refusal.value) == "There is no scenario 'picnic'. Known: steady, rush, outage, resend-all."
+    known = "steady, rush, outage, resend-all, clock-drift, factory-reset, flaky-link"
+    assert str(refusal.value) == f"There is no scenario 'picnic'. Known: {known}."
     assert server.requests == []
 
 
