@@ -31,7 +31,7 @@ journeys: $(VENV)/.dev  ## the journey tests N times in a row
 guards: $(VENV)/.dev  ## take each guard away and show that its tests fail
 	$(BIN)/python -m tests.guards $(ARGS)
 
-check: $(VENV)/.dev  ## format, lint, strict types, import rules, schema snapshot, migrations match tables
+check: $(VENV)/.dev  ## format, lint, strict types, import rules, schema snapshot, guards stand where they say, migrations match tables
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

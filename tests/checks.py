@@ -17,6 +17,7 @@ from alembic.util import CommandError
 from app import migrations
 from app.embedded import EmbeddedPostgres
 from schema import sdl
+from tests import guards
 from tests.docs import cli_page, graphql_pages, samples_page
 from tests.schema.contract import CONTRACT, MISSING, differences, load
 
@@ -52,6 +53,11 @@ def _read(page: Path) -> str:
     return page.read_text() if page.exists() else ""
 
 
+def guards_stand() -> str:
+    """Empty when each guard's lines and tests are where its table says; `make guards` shows the rest."""
+    return "\n".join(guards.lost(guards.tables()))
+
+
 def migrations_match_tables() -> str:
     """Empty when the migrations build what the tables say."""
     with TemporaryDirectory(prefix="punchconnect-check-") as folder, EmbeddedPostgres(Path(folder)) as server:
@@ -74,7 +80,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m tests.checks [--write]", file=sys.stderr)
         return 2
     failed = 0
-    for check in (schema_is_printed, reference_is_written, contract_is_kept, migrations_match_tables):
+    for check in (schema_is_printed, reference_is_written, contract_is_kept, guards_stand, migrations_match_tables):
         told = check()
         failed += bool(told)
         print(f"{check.__name__.replace('_', ' ')}: {told or 'yes'}")

@@ -52,8 +52,8 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "cost: a subscription is paid when it begins",
-        "schema/socket.py",
-        [("        if self._server.toll is not None:", "        if False:")],
+        "schema/running.py",
+        [("        if self._toll is not None and not paid:", "        if False:")],
         ["tests/schema/test_subscriptions.py::test_what_runs_on_a_socket_is_paid_like_everything_else"],
     ),
     Guard(
