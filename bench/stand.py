@@ -92,16 +92,43 @@ async def stand() -> AsyncIterator[Stand]:
             await asyncio.to_thread(postgres.stop)
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server process."""
+
+    url: str
+    pid: int
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @asynccontextmanager
-async def server(stand: Stand, factory: str) -> AsyncIterator[str]:
-    """`factory` under uvicorn in a process of its own, as `serve` runs it; its URL."""
+async def serving(stand: Stand, factory: str) -> AsyncIterator[Served]:
+    """`factory` under uvicorn in a process of its own, as `serve` runs it."""
     port = free_port()
     code = (
         f"import uvicorn; uvicorn.run({factory!r}, factory=True, host='127.0.0.1', port={port}, loop='uvloop', "
         "http='app.web.wire:Http', ws='app.web.wire:Wire', ws_per_message_deflate=False, server_header=False, "
         "proxy_headers=False, access_log=False, log_config=None, backlog=2048)"
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=os.environ | stand.environment)
+    async with process(sys.executable, "-c", code, port=port, environment=stand.environment) as served:
+        yield served
+
+
+@asynccontextmanager
+async def server(stand: Stand, factory: str) -> AsyncIterator[str]:
+    """The same, for whom its URL is enough."""
+    async with serving(stand, factory) as served:
+        yield served.url
+
+
+@asynccontextmanager
+async def process(*command: str, port: int, environment: dict[str, str]) -> AsyncIterator[Served]:
+    """A command that listens on `port`, once it does."""
+    process = await asyncio.create_subprocess_exec(*command, env=os.environ | environment)
     try:
         for _ in range(200):
             with contextlib.suppress(OSError):
@@ -109,7 +136,7 @@ async def server(stand: Stand, factory: str) -> AsyncIterator[str]:
                 writer.close()
                 break
             await asyncio.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield Served(f"http://127.0.0.1:{port}", process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
