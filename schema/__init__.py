@@ -11,6 +11,7 @@ from strawberry.types import ExecutionContext
 
 from schema import types
 from schema.documents import Documents, Reading
+from schema.executor import Executor
 from schema.mutations import Mutation
 from schema.queries import Query
 from schema.subscriptions import Subscription
@@ -60,6 +61,7 @@ def build(*, sort: bool = False) -> Schema:
             types.WebhookEndpoint,
         ],
         extensions=[Reading],
+        execution_context_class=Executor,
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
     )
 

@@ -379,7 +379,10 @@ class Device(Node):
     row: strawberry.Private[devices.Device]
     proof: strawberry.Private[DeviceClaim | None]
 
-    @resolved("Where it hangs. Needs devices:read.")
+    @resolved(
+        "Where it hangs. Needs devices:read.",
+        ahead=lambda one: None if one.site_key is None else ("sites", one.site_key),
+    )
     async def site(self, info: Info) -> Site | None:
         """None when it has no site."""
         info.context.actor.may("devices:read")
@@ -389,7 +392,8 @@ class Device(Node):
         return Site.of(found) if found else None
 
     @resolved(
-        "IANA name, its own or its site's. Null only while PENDING. A change applies to punches that arrive after it."
+        "IANA name, its own or its site's. Null only while PENDING. A change applies to punches that arrive after it.",
+        ahead=lambda one: None if one.own_time_zone or one.site_key is None else ("sites", one.site_key),
     )
     async def time_zone(self, info: Info) -> str | None:
         """Its own goes first."""
@@ -400,7 +404,8 @@ class Device(Node):
 
     @resolved(
         "What an operator should look at: clock_drift, two_sources, unknown_users, rejected_records, "
-        "count_mismatch, reset_detected."
+        "count_mismatch, reset_detected.",
+        ahead=lambda one: ("unknown_pins", one.key),
     )
     async def flags(self, info: Info) -> list[str]:
         """What was noted on it, and what looks at its users, its records and its counts tell."""
@@ -425,7 +430,7 @@ class Device(Node):
             return None
         return self.proof
 
-    @resolved("Punches stored here from this device.")
+    @resolved("Punches stored here from this device.", ahead=lambda one: ("punch_counts", one.key))
     async def stored_punch_count(self, info: Info) -> int:
         """Counted for a whole page at once."""
         return await info.context.loaders.punch_counts.load(self.key) or 0
@@ -548,7 +553,7 @@ class DeviceCommand(Node):
     expires_at: datetime = strawberry.field(description="Until when it may be handed out.")
     device_key: strawberry.Private[UUID]
 
-    @resolved("Who shall do it.")
+    @resolved("Who shall do it.", ahead=lambda one: ("devices", one.device_key))
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
         found = await info.context.loaders.devices.load(self.device_key)
@@ -583,7 +588,7 @@ class Placement:
     device_key: strawberry.Private[UUID]
     command_key: strawberry.Private[UUID | None]
 
-    @resolved("The terminal.")
+    @resolved("The terminal.", ahead=lambda one: ("devices", one.device_key))
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
         found = await info.context.loaders.devices.load(self.device_key)
@@ -708,7 +713,7 @@ class Punch(Node):
     device_key: strawberry.Private[UUID]
     line: strawberry.Private[bytes | None]
 
-    @resolved("The terminal.")
+    @resolved("The terminal.", ahead=lambda one: ("devices", one.device_key))
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
         found = await info.context.loaders.devices.load(self.device_key)
@@ -716,7 +721,10 @@ class Punch(Node):
             raise devices.DeviceNotFound(self.device_key)
         return Device.of(found)
 
-    @resolved("Null while no employee has this PIN; attached when one is created.")
+    @resolved(
+        "Null while no employee has this PIN; attached when one is created.",
+        ahead=lambda one: ("employees_by_pin", one.pin),
+    )
     async def employee(self, info: Info) -> Employee | None:
         """Whoever has the PIN now."""
         found = await info.context.loaders.employees_by_pin.load(self.pin)

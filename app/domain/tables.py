@@ -56,5 +56,5 @@ def build(table: type[M], row: Any) -> M:
     """The object of a row that has all its columns. It belongs to no session, so nothing is written back."""
     # As SQLAlchemy does for rows of its own; the constructor would take ten times as long.
     built: M = class_mapper(table).class_manager.new_instance()
-    built.__dict__.update(row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
+    built.__dict__.update(zip(row._fields, row, strict=True))
     return built
