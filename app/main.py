@@ -123,7 +123,7 @@ class Application:
 
 
 def _set_aside() -> None:
-    """Have the collector leave alone what lives as long as the process: a hundred and fifty thousand objects, mostly the schema's.
+    """Have the collector leave alone what lives as long as the process: 150,000 objects, mostly the schema's.
 
     A request makes thousands of objects and lets go of them by itself. With the collector's own thresholds every few
     requests pay for a look at everything there is.

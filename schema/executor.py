@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from operator import attrgetter
@@ -97,8 +98,8 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: By the identity of the collected fields, which graphql-core keeps for as long as this lives.
-        self._plans: dict[int, list[_Step]] = {}
+        #: By the identity of the collected fields, which are kept beside them: an identity is given again.
+        self._plans: dict[int, tuple[Any, list[_Step]]] = {}
 
     def execute_fields(
         self,
@@ -131,15 +132,17 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         return complete(item_type, field_details_list, info, path, items, position_context)
 
     def _plan(self, parent: GraphQLObjectType, fields: Any) -> list[_Step]:
-        plan = self._plans.get(id(fields))
-        if plan is None:
-            plan = self._plans[id(fields)] = []
-            for name, details in fields.items():
-                node = details[0].node
-                definition = self.schema.get_field(parent, node.name.value)
-                if definition is not None:
-                    way = _LONG if node.arguments else _way(definition)
-                    plan.append(_Step(name, details, definition, way))
+        known = self._plans.get(id(fields))
+        if known is not None:
+            return known[1]
+        plan: list[_Step] = []
+        self._plans[id(fields)] = (fields, plan)
+        for name, details in fields.items():
+            node = details[0].node
+            definition = self.schema.get_field(parent, node.name.value)
+            if definition is not None:
+                way = _LONG if node.arguments else _way(definition)
+                plan.append(_Step(name, details, definition, way))
         return plan
 
     def _inner(self, step: _Step, kind: GraphQLObjectType) -> list[_Step]:
@@ -148,18 +151,22 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         return step.inner
 
     def _load(self, plan: list[_Step], objects: Sequence[Any], waiting: set[asyncio.Future[Any]]) -> None:
-        """Ask the loaders for what these objects lead to."""
+        """Ask the loaders for what these objects lead to. Whatever is odd about one of them is found out later."""
         for step in plan:
             way = step.way
             if way.ahead is not None:
                 loaders = self.context_value.loaders
                 for one in objects:
-                    if (wanted := way.ahead(one)) is not None:
-                        future = getattr(loaders, wanted[0]).load(wanted[1])
-                        if not future.done():
-                            waiting.add(future)
+                    with suppress(Exception):
+                        if (wanted := way.ahead(one)) is not None:
+                            future = getattr(loaders, wanted[0]).load(wanted[1])
+                            if not future.done():
+                                waiting.add(future)
             elif way.attribute is not None and way.kind is not None:
-                inside = [value for one in objects if (value := way.attribute(one)) is not None]
+                inside: list[Any] = []
+                for one in objects:
+                    with suppress(Exception):
+                        inside.append(way.attribute(one))
                 self._load(self._inner(step, way.kind), inside, waiting)
 
     def _fields(self, parent: GraphQLObjectType, source: Any, path: Path | None, plan: list[_Step]) -> Any:
@@ -261,13 +268,12 @@ class _Rest:
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], pending: Any) -> None:
         self._coroutine, self._pending = coroutine, pending
+        _mark(pending, waited_for=False)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         pending = self._pending
         while True:
-            if asyncio.isfuture(pending):
-                # Whoever waits for a future says so by this; another that waited for the same one took it back.
-                pending._asyncio_future_blocking = True  # noqa: SLF001
+            _mark(pending, waited_for=True)
             try:
                 try:
                     sent = yield pending
@@ -277,6 +283,12 @@ class _Rest:
                     pending = self._coroutine.send(sent)
             except StopIteration as done:
                 return done.value
+
+
+def _mark(pending: Any, *, waited_for: bool) -> None:
+    """A future is given to its task with this mark, and the task takes it away: what is kept back must not have it."""
+    if asyncio.isfuture(pending):
+        pending._asyncio_future_blocking = waited_for  # noqa: SLF001
 
 
 def _begin(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -1,0 +1,275 @@
+"""The short way through the executor gives the answers of the long one: values, nulls, errors and their places."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+import pytest
+import strawberry
+from graphql import (
+    ExecutionResult,
+    GraphQLObjectType,
+    GraphQLSchema,
+    execute,
+    get_named_type,
+    is_composite_type,
+    is_required_argument,
+    parse,
+    validate,
+)
+from strawberry.dataloader import DataLoader
+from strawberry.execution import optimized_is_awaitable
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as Stock
+
+from app.domain.keys import SCOPES, Actor
+from schema import schema
+from schema.executor import Executor
+from schema.fields import resolved
+from schema.http import MakeContext
+from tests.schema.conftest import Caller
+from tests.schema.world import World
+
+_ARGUMENTS = {"first": "2", "from": "BEGINNING"}
+
+
+def write_document(chance: random.Random, core: GraphQLSchema, ids: list[str]) -> str:
+    """A valid query that asks for this and that."""
+    assert core.query_type is not None
+    return f"query {_selection(chance, core, core.query_type, ids, 6)}"
+
+
+def _selection(chance: random.Random, core: GraphQLSchema, kind: GraphQLObjectType, ids: list[str], deep: int) -> str:
+    chosen: list[str] = []
+    for name, definition in kind.fields.items():
+        inner = get_named_type(definition.type)
+        arguments = []
+        for argument, asked in definition.args.items():
+            if argument in _ARGUMENTS:
+                arguments.append(f"{argument}: {_ARGUMENTS[argument]}")
+            elif is_required_argument(asked) or (argument == "id" and chance.random() < 0.8):
+                one = f'"{chance.choice(ids)}"'
+                arguments.append(f"{argument}: [{one}]" if argument == "ids" else f"{argument}: {one}")
+        asked_for = f"({', '.join(arguments)})" if arguments else ""
+        if not is_composite_type(inner):
+            if chance.random() < 0.6:
+                chosen.append(f"{name}{asked_for}")
+        elif isinstance(inner, GraphQLObjectType) and deep and chance.random() < 0.5:
+            alias = "again: " if chance.random() < 0.05 and "again" not in str(chosen) else ""
+            chosen.append(f"{alias}{name}{asked_for} {_selection(chance, core, inner, ids, deep - 1)}")
+    return "{ " + " ".join([*chosen, "__typename"]) + " }"
+
+
+async def both(core: GraphQLSchema, document: str, contexts: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Data, and where errors left nulls, of our executor and of Strawberry's, each with its own context."""
+    answers = []
+    for kind, context in zip((Executor, Stock), contexts, strict=True):
+        result = execute(
+            core,
+            parse(document),
+            context_value=context,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
+            executor_class=kind,
+            operation_extensions=None,
+        )
+        if inspect.isawaitable(result):
+            result = await result
+        assert isinstance(result, ExecutionResult)
+        answers.append((result.data, {_hole(result.data, error.path or []) for error in result.errors or ()}))
+    return answers[0], answers[1]
+
+
+def _hole(data: Any, path: list[str | int]) -> tuple[str | int, ...]:
+    """Where an error left its null. Of several siblings that may not be null and break, any may be the one named."""
+    for depth, step in enumerate(path):
+        if data is None:
+            return tuple(path[:depth])
+        data = data[step]
+    assert data is None
+    return tuple(path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_any_query_is_answered_alike(caller: Caller, world: World, make_context: MakeContext, seed: int) -> None:
+    chance = random.Random(seed)
+    nodes = await caller.ask(
+        "{ sites { nodes { id } } devices { nodes { id } } employees { nodes { id } } punches { nodes { id } } "
+        "webhookEndpoints { nodes { id } } webhookDeliveries { nodes { id } } deviceCommands { nodes { id } } }"
+    )
+    ids = [node["id"] for page in nodes.values() for node in page["nodes"]]
+    scopes = frozenset(scope for scope in SCOPES if chance.random() < 0.8)
+    actor = Actor(world.tenant_id, world.device.id, scopes, "TRIAL")
+    document = write_document(chance, schema.core, ids)
+    assert not validate(schema.core, parse(document)), document
+
+    ours, stock = await both(
+        schema.core, document, (make_context(actor, "req_1", None), make_context(actor, "req_1", None))
+    )
+
+    assert ours == stock
+
+
+# ── what never happens with our own types ────────────────────────────────────────────────────────────
+
+
+class Color(Enum):
+    RED = "red"
+
+
+_Color = strawberry.enum(Color)
+
+
+@strawberry.interface
+class Named:
+    name: str
+
+
+@strawberry.type
+class Leaf(Named):
+    name: str
+    number: int | None
+    ratio: float
+    color: _Color  # type: ignore[valid-type]
+    at: datetime
+    tags: list[str]
+
+    @resolved("Loaded.", ahead=lambda one: None if one.number is None else ("words", one.number))
+    async def word(self, info: strawberry.Info[Any, None]) -> str | None:
+        return None if self.number is None else await info.context.loaders.words.load(self.number)
+
+    @resolved("Loaded as well, and never null.", ahead=lambda one: ("words", one.name))
+    async def strict_word(self, info: strawberry.Info[Any, None]) -> str:
+        word: str = await info.context.loaders.words.load(self.name)
+        return word
+
+    @resolved("At once.")
+    def loud(self) -> str:
+        if self.name == "":
+            raise ValueError("nothing to shout")
+        return self.name.upper()
+
+    @resolved("In a while.")
+    async def slow(self) -> str | None:
+        await asyncio.sleep(0)
+        return self.name or None
+
+
+@strawberry.type
+class Branch:
+    leaf: Leaf | None
+    strict: Leaf
+    leaves: list[Leaf]
+
+    @resolved("Loaded.", ahead=lambda one: ("leaves", one.strict.name if one.strict else "none"))
+    async def linked(self, info: strawberry.Info[Any, None]) -> Leaf | None:
+        found: Leaf | None = await info.context.loaders.leaves.load(self.strict.name if self.strict else "none")
+        return found
+
+
+@strawberry.type
+class Query:
+    @resolved("All.")
+    def branches(self, info: strawberry.Info[Any, None]) -> list[Branch | None]:
+        branches: list[Branch | None] = info.context.branches
+        return branches
+
+    @resolved("One.")
+    async def branch(self, info: strawberry.Info[Any, None]) -> Branch | None:
+        await asyncio.sleep(0)
+        branch: Branch | None = info.context.branches[0]
+        return branch
+
+
+@dataclass
+class Loaders:
+    words: DataLoader[Any, Any]
+    leaves: DataLoader[Any, Any]
+
+
+@dataclass
+class Odd:
+    branches: list[Any]
+    loaders: Loaders
+    asked: list[list[Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, branches: list[Any], leaves: dict[str, Any]) -> Odd:
+        asked: list[list[Any]] = []
+
+        async def words(keys: list[Any]) -> list[Any]:
+            asked.append(keys)
+            await asyncio.sleep(0)
+            return [None if key in (2, "") else KeyError(key) if key == 3 else f"word {key}" for key in keys]
+
+        async def load_leaves(keys: list[Any]) -> list[Any]:
+            asked.append(keys)
+            await asyncio.sleep(0)
+            return [leaves.get(key) for key in keys]
+
+        return cls(branches, Loaders(DataLoader(words), DataLoader(load_leaves)), asked)
+
+
+def make_leaf(chance: random.Random) -> Any:
+    """A leaf, now and then with something that its type does not allow."""
+
+    def odd(right: Any, *wrong: Any) -> Any:
+        return chance.choice(wrong) if chance.random() < 0.08 else right
+
+    leaf = Leaf(
+        name=odd(chance.choice(["a", "b", "c"]), "", None, 7),
+        number=odd(chance.choice([1, 2, 4, None]), 3, 2**40, "five", 1.0, True),
+        ratio=odd(0.5, 3, float("nan"), None, "x"),
+        color=odd(Color.RED, "RED", None, "blue"),
+        at=odd(datetime(2026, 3, 1, tzinfo=UTC), None, "yesterday"),
+        tags=odd(["x"], ["x", None], [], None, ("x", "y"), "xy", [1]),
+    )
+    return odd(leaf, None, ValueError("a mistake in the data"), object())
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_whatever_is_wrong_with_the_data_is_said_alike(seed: int) -> None:
+    chance = random.Random(seed)
+    core = strawberry.Schema(Query)._schema
+
+    def make_branch() -> Any:
+        leaves: Any = [make_leaf(chance) for _ in range(3)]
+        leaf, strict = make_leaf(chance), make_leaf(chance)
+        if isinstance(strict, Leaf) or strict is None:
+            return Branch(leaf=leaf, strict=strict, leaves=chance.choice([leaves, leaves, None]))  # type: ignore[arg-type,list-item]
+        return Branch(leaf=leaf, strict=make_leaf_of(chance), leaves=leaves)
+
+    branches = [None if chance.random() < 0.1 else make_branch() for _ in range(3)]
+    leaves = {name: make_leaf(chance) for name in ("a", "b", "c")}
+    document = write_document(chance, core, [])
+
+    ours, stock = await both(core, document, (Odd.of(branches, leaves), Odd.of(branches, leaves)))
+
+    assert ours == stock
+
+
+def make_leaf_of(chance: random.Random) -> Leaf:
+    while not isinstance(leaf := make_leaf(chance), Leaf):
+        pass
+    return leaf
+
+
+async def test_what_a_list_leads_to_is_asked_for_once_and_before_its_first_object() -> None:
+    core = strawberry.Schema(Query)._schema
+    chance = random.Random(0)
+    leaves = [make_leaf_of(chance) for _ in range(3)]
+    for number, leaf in enumerate(leaves, start=4):
+        leaf.number = number
+    branch = Branch(leaf=None, strict=leaves[0], leaves=leaves)
+    context = Odd.of([branch], {})
+
+    done: Any = execute(core, parse("{ branches { leaves { word } } }"), context_value=context, executor_class=Executor)
+    result = await done if isinstance(done, Awaitable) else done
+
+    assert result.data == {"branches": [{"leaves": [{"word": f"word {number}"} for number in (4, 5, 6)]}]}
+    assert context.asked == [[4, 5, 6]]
