@@ -159,7 +159,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
                 for one in objects:
                     with suppress(Exception):
                         if (wanted := way.ahead(one)) is not None:
-                            future = getattr(loaders, wanted[0]).load(wanted[1])
+                            future = getattr(loaders, wanted[0]).begin(wanted[1])
                             if not future.done():
                                 waiting.add(future)
             elif way.attribute is not None and way.kind is not None:

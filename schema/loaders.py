@@ -5,8 +5,9 @@ Each batch opens its own transaction. Made anew for every request and every batc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from strawberry.dataloader import DataLoader
@@ -31,11 +32,26 @@ from app.domain import (
 )
 from app.paging import Asked, Page
 
+A = TypeVar("A")
 K = TypeVar("K", UUID, str, int)
 T = TypeVar("T")
 W = TypeVar("W")
 #: A list of one parent: whose it is, and what is wanted of it.
 Of: TypeAlias = tuple[K, Asked[W]]
+
+
+class Loader(DataLoader[A, T]):
+    """Whoever waits for a key waits alone: when graphql-core cancels the siblings of a field that broke, nobody else
+    who waits for the same row is cancelled with them.
+    """
+
+    def load(self, key: A) -> Awaitable[T]:
+        """What there is of a key."""
+        return asyncio.shield(self.begin(key))
+
+    def begin(self, key: A) -> asyncio.Future[T]:
+        """The same, for who waits for many and never gives up: one future for all that ask for the key."""
+        return cast("asyncio.Future[T]", super().load(key))
 
 
 class Loaders:
@@ -80,7 +96,7 @@ class Loaders:
                 found = await verb(session, self._tenant_id, wanted)
             return [found.get(key) for key in wanted]
 
-        return DataLoader(load)
+        return Loader(load)
 
     def _pages(
         self, verb: Callable[[Session, UUID, Sequence[K], Asked[W]], Awaitable[list[Page[T]]]]
@@ -98,7 +114,7 @@ class Loaders:
                     found.update(zip([(parent, asked) for parent in theirs], pages, strict=True))
             return [found[of] for of in wanted]
 
-        return DataLoader(load)
+        return Loader(load)
 
 
 async def _bodies(session: Session, tenant_id: UUID, positions: Sequence[int]) -> dict[int, bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -24,7 +23,6 @@ from graphql import (
     parse,
     validate,
 )
-from strawberry.dataloader import DataLoader
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as Stock
 
@@ -33,9 +31,11 @@ from schema import schema
 from schema.executor import Executor
 from schema.fields import resolved
 from schema.http import MakeContext
+from schema.loaders import Loader
 from tests.schema.conftest import Caller
 from tests.schema.world import World
 
+_APART = {"broken"}
 _ARGUMENTS = {"first": "2", "from": "BEGINNING"}
 
 
@@ -48,6 +48,8 @@ def write_document(chance: random.Random, core: GraphQLSchema, ids: list[str]) -
 def _selection(chance: random.Random, core: GraphQLSchema, kind: GraphQLObjectType, ids: list[str], deep: int) -> str:
     chosen: list[str] = []
     for name, definition in kind.fields.items():
+        if name in _APART:
+            continue
         inner = get_named_type(definition.type)
         arguments = []
         for argument, asked in definition.args.items():
@@ -154,6 +156,11 @@ class Leaf(Named):
             raise ValueError("nothing to shout")
         return self.name.upper()
 
+    @resolved("Breaks soon.")
+    async def broken(self) -> str:
+        await asyncio.sleep(0)
+        raise ValueError("broken")
+
     @resolved("In a while.")
     async def slow(self) -> str | None:
         await asyncio.sleep(0)
@@ -188,8 +195,8 @@ class Query:
 
 @dataclass
 class Loaders:
-    words: DataLoader[Any, Any]
-    leaves: DataLoader[Any, Any]
+    words: Loader[Any, Any]
+    leaves: Loader[Any, Any]
 
 
 @dataclass
@@ -204,7 +211,8 @@ class Odd:
 
         async def words(keys: list[Any]) -> list[Any]:
             asked.append(keys)
-            await asyncio.sleep(0)
+            for _ in range(9):
+                await asyncio.sleep(0)
             return [None if key in (2, "") else KeyError(key) if key == 3 else f"word {key}" for key in keys]
 
         async def load_leaves(keys: list[Any]) -> list[Any]:
@@ -212,7 +220,7 @@ class Odd:
             await asyncio.sleep(0)
             return [leaves.get(key) for key in keys]
 
-        return cls(branches, Loaders(DataLoader(words), DataLoader(load_leaves)), asked)
+        return cls(branches, Loaders(Loader(words), Loader(load_leaves)), asked)
 
 
 def make_leaf(chance: random.Random) -> Any:
@@ -259,6 +267,20 @@ def make_leaf_of(chance: random.Random) -> Leaf:
     return leaf
 
 
+async def test_a_field_that_breaks_takes_no_row_from_those_that_wait_for_the_same() -> None:
+    core = strawberry.Schema(Query)._schema
+    leaf = make_leaf_of(random.Random(0))
+    leaf.name = "a"
+    context = Odd.of([Branch(leaf=leaf, strict=leaf, leaves=[])], {})
+    query = "{ branch { leaf { strictWord } } again: branch { leaf { strictWord broken } } }"
+
+    done: Any = execute(core, parse(query), context_value=context, executor_class=Executor)
+    result = await done
+
+    assert result.data == {"branch": {"leaf": {"strictWord": "word a"}}, "again": {"leaf": None}}
+    assert [error.message for error in result.errors or ()] == ["broken"]
+
+
 async def test_what_a_list_leads_to_is_asked_for_once_and_before_its_first_object() -> None:
     core = strawberry.Schema(Query)._schema
     chance = random.Random(0)
@@ -269,7 +291,7 @@ async def test_what_a_list_leads_to_is_asked_for_once_and_before_its_first_objec
     context = Odd.of([branch], {})
 
     done: Any = execute(core, parse("{ branches { leaves { word } } }"), context_value=context, executor_class=Executor)
-    result = await done if isinstance(done, Awaitable) else done
+    result = await done
 
     assert result.data == {"branches": [{"leaves": [{"word": f"word {number}"} for number in (4, 5, 6)]}]}
     assert context.asked == [[4, 5, 6]]
