@@ -34,6 +34,7 @@ from protocol.adms.errors import BadTime
 
 ANSWER_LIMIT = 4 << 20  # bytes of one answer's body; commands are limited to 900 KB by the vendor
 _USER_KEYS = ("PIN", "Name", "Pri", "Passwd", "Card", "Grp", "TZ")  # of a user's line, in the order of firmware
+_LANGUAGES = {"gb18030": 83, "windows-1256": 66}  # by what text is in; else English
 BREATH = 0.005  # seconds: what a server gets between two polls or retries even if it asks for no pause at all
 WALL_CLOCK = "%Y-%m-%d %H:%M:%S"
 
@@ -583,7 +584,8 @@ class Terminal:
         first_line = f"GET OPTION FROM: {self.serial}".encode()
         answer = await self._ask(
             "GET",
-            f"/iclock/cdata?SN={self._sn}&options=all&pushver=2.4.1&DeviceType=att&PushOptionsFlag=1&language=69",
+            f"/iclock/cdata?SN={self._sn}&options=all&pushver=2.4.1&DeviceType=att&PushOptionsFlag=1"
+            f"&language={_LANGUAGES.get(self._charset, 69)}",
             expects=(first_line + b"\n", first_line + b"\r\n"),
         )
         options = Options.parse(answer.body)

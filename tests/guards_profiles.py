@@ -6,6 +6,7 @@ from tests.guards import ICLOCK, Guard
 
 PROFILES, INGEST = "app/domain/profiles.py", "app/domain/ingest.py"
 RULES, AT_PROFILES = "tests/app/domain/test_profiles.py::test_", "tests/app/web/test_profiles.py::test_"
+AT_SIMULATED = "tests/app/web/test_simulated.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
@@ -66,5 +67,32 @@ GUARDS: tuple[Guard, ...] = (
         PROFILES,
         [("seen.mark < known.mark and seen.mark_at > known.mark_at", "seen.mark < known.mark")],
         [AT_PROFILES + "a_terminal_that_only_sends_everything_again_has_the_memory_that_it_had"],
+    ),
+    Guard(
+        "text: a name that goes to a terminal is in its code page",
+        ICLOCK,
+        [(", device.watched.takes)", ")")],
+        [AT_SIMULATED + "names_go_both_ways_in_the_terminals_code_page"],
+    ),
+    Guard(
+        "text: the language that was announced goes before a guess",
+        "protocol/adms/records.py",
+        [('("utf-8", code_page, "gb18030")', '("utf-8", "gb18030")')],
+        [
+            "tests/protocol/adms/test_records.py::test_a_name_is_read_in_the_code_page_of_the_terminals_language",
+            AT_SIMULATED + "names_go_both_ways_in_the_terminals_code_page",
+        ],
+    ),
+    Guard(
+        "security: a push gets the options before any command",
+        ICLOCK,
+        [("        if device.watched.configured:\n", "        if True:\n")],
+        ["tests/app/web/test_security.py::test_a_push_gets_the_options_first_and_then_commands_each_once"],
+    ),
+    Guard(
+        "edge: whose upload is too large is told so, once",
+        ICLOCK,
+        [("                    await self._tell_too_large(scope, headers)\n", "                    pass\n")],
+        [AT_PROFILES + "an_upload_over_the_bound_is_a_rejected_record_of_its_device_once"],
     ),
 )

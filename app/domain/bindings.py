@@ -134,6 +134,13 @@ async def mute(connection: Connection, tenant_id: UUID, serial: str) -> None:
     )
 
 
+async def unconfigure(connection: Connection, tenant_id: UUID, device_id: UUID) -> None:
+    """A unit began anew: what it asks for next are its options. Purpose "ingest"."""
+    await connection.execute(
+        "UPDATE devices SET configured = false WHERE tenant_id = $1 AND id = $2 AND configured", tenant_id, device_id
+    )
+
+
 async def stamps(connection: Connection, tenant_id: UUID, device_id: UUID) -> dict[str, str]:
     """The resume marks that the terminal sent last, by table. Purpose "ingest"."""
     text = await connection.fetchval(
@@ -169,6 +176,9 @@ FACTS: Final[Mapping[str, str]] = {
     "clock_hint_ms": "integer",
     "clock_hint_at": "timestamptz",
     "told_offset": "integer",
+    "configured": "boolean",
+    "language": "text",
+    "charset": "text",
     "reported_user_count": "integer",
     "reported_punch_count": "integer",
 }

@@ -345,6 +345,8 @@ class Recipient:
     tenant_id: UUID
     device_id: UUID
     zone: ZoneInfo
+    #: Of the text that it takes.
+    charset: str = "utf-8"
 
 
 #: The command that is due next for (tenant, device), but for the kinds in ONCE.
@@ -394,7 +396,9 @@ async def hand_out(connection: Connection, recipient: Recipient, at: datetime) -
             number = await connection.fetchval(_NUMBER, tenant_id, device_id) or _first_number()
         wall = at.astimezone(recipient.zone).replace(tzinfo=None)
         try:
-            line = wire.write(str(number), kind.make(orjson.loads(arguments), wall), security=security)
+            line = wire.write(
+                str(number), kind.make(orjson.loads(arguments), wall), security=security, charset=recipient.charset
+            )
         except AdmsError as exc:
             logged += await _end(connection, tenant_id, [command_id], CommandStatus.FAILED, output=str(exc))
             continue

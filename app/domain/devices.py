@@ -141,6 +141,9 @@ class Device(SQLModel, table=True):
     clock_hint_at: datetime | None = instant(optional=True)
     told_offset: int | None = None
     callers: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default="{}"))
+    configured: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default="false"))
+    language: str | None = None
+    charset: str | None = None
     two_sources_at: datetime | None = instant(optional=True)
     #: Which memory it has, counted from 1; when the present one began, unless it is the first.
     generation: int = Field(default=1, sa_column=Column(Integer, nullable=False, server_default="1"))

@@ -74,6 +74,8 @@ class Reading:
     rejected: list[Rejected] = field(default_factory=list)
     users: list[Sighting] = field(default_factory=list)
     enrolled: list[Enrolled] = field(default_factory=list)
+    #: What its text was in, where it was more than ASCII.
+    charset: str | None = None
     #: What its newest record tells of the clock.
     measure: Measure | None = None
     #: The number of its newest record in the terminal's memory, and that record's wall time.
@@ -124,7 +126,10 @@ _TEMPLATES: Final = frozenset({"OPERLOG", "BIODATA"})
 
 def _read_people(reading: Reading, table: str, body: bytes) -> None:
     newest: datetime | None = None
-    for line in records.read_tagged(table, body).records:
+    batch = records.read_tagged(table, body, reading.device.watched.code_page)
+    if not body.isascii() and batch.charset != "latin-1":
+        reading.charset = batch.charset
+    for line in batch.records:
         if isinstance(line, records.UserInfo) and (user := terminal_users.sighting(line)) is not None:
             reading.users.append(user)
         elif isinstance(line, records.OperLog) and (registered := biometrics.enrolled(line)) is not None:

@@ -31,6 +31,7 @@ from app.domain.tables import build, columns, instant, tenant_key, within_tenant
 from app.domain.terminal_users import Seen
 from app.errors import InvalidInput
 from protocol.adms import commands as wire
+from protocol.adms.records import fitting
 
 #: Writings of one person to one terminal, before it is given up.
 MOST_TRIES: Final = 3
@@ -226,6 +227,8 @@ async def plan(connection: Connection, recipient: Recipient) -> None:
     await commands.lock(connection, tenant_id, device_id)
     while (row := await connection.fetchrow(_TO_WRITE, tenant_id, device_id)) is not None:
         pin, state, tries, written, name, card, privilege = row
+        # As it can be shown there: what is read back is compared with it.
+        name = fitting(name, recipient.charset) if name else name
         if tries >= MOST_TRIES:
             await _fail(connection, recipient, [pin], "The terminal did not answer, or did not keep it.")
             continue

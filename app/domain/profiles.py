@@ -16,6 +16,7 @@ from uuid import UUID
 import orjson
 
 from app.database import Connection
+from protocol.adms import codes
 
 #: Received later than this after it was made, a record is part of a backlog, and says nothing of the clock now.
 BUFFERED_AFTER: Final = timedelta(minutes=2)
@@ -57,6 +58,23 @@ class Watched:
     punches: int | None = None
     #: From where it calls and what it announces: now, before, and since when.
     callers: Mapping[str, Any] | None = None
+    #: Of the security dialect: whether it was given its options since its last handshake.
+    configured: bool = False
+    #: The number of the language that it announced, and the code page that its text was in.
+    language: str | None = None
+    charset: str | None = None
+
+    @property
+    def code_page(self) -> str | None:
+        """What its text is in where it is not UTF-8, by its language or else by what it has shown."""
+        return codes.CODE_PAGES.get(self.language or "") or (self.charset if self.charset != "utf-8" else None)
+
+    @property
+    def takes(self) -> str:
+        """What text for it is written in: as it writes, and before it has shown that in UTF-8, but for Chinese."""
+        if self.charset is None:
+            return codes.CODE_PAGES[codes.CHINESE] if self.language == codes.CHINESE else "utf-8"
+        return "utf-8" if self.charset == "utf-8" else self.code_page or "utf-8"
 
     def follow(self, later: Watched) -> None:
         """Take over a verdict. The clock is measured beside it."""
@@ -180,16 +198,17 @@ def judge(known: Watched, seen: Glimpse) -> Watched:
 
 _COLUMNS: Final = (
     "clock_skew_ms, clock_hint_ms, clock_hint_at, told_offset, two_sources_at, generation, generation_at, mark, "
-    "mark_at, reported_punch_count, callers"
+    "mark_at, reported_punch_count, callers, configured, language, charset"
 )
 #: The columns of Watched, in its order.
 COLUMNS: Final = tuple(_COLUMNS.split(", "))
+_CALLERS: Final = COLUMNS.index("callers")
 
 
 def watched(values: Any) -> Watched:
     """From the values of COLUMNS."""
     known = Watched(*values)
-    known.callers = orjson.loads(values[-1])
+    known.callers = orjson.loads(values[_CALLERS])
     return known
 
 

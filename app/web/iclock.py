@@ -27,7 +27,7 @@ from app.domain.claims import Claim
 from app.domain.commands import Recipient
 from app.domain.devices import Address
 from app.domain.events import Logged
-from app.domain.ingest import KnownDevice, Reading
+from app.domain.ingest import KnownDevice, Reading, Rejected
 from app.domain.profiles import Glimpse
 from app.domain.reconciliations import Schedule
 from app.errors import ServiceUnavailable
@@ -144,7 +144,12 @@ class Iclock:
             body = await self._read_body(headers, receive)
             if body is None:
                 return
-            answer = await self._answer(scope, headers, body) if isinstance(body, bytes) else body
+            if isinstance(body, bytes):
+                answer = await self._answer(scope, headers, body)
+            else:
+                answer = body
+                if answer is _TOO_LARGE:
+                    await self._tell_too_large(scope, headers)
         except ServiceUnavailable:
             answer = _UNAVAILABLE
         except Exception:
@@ -209,6 +214,32 @@ class Iclock:
             case Registration():
                 return _NOT_REGISTERED
         return _NOT_BOUND
+
+    async def _tell_too_large(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """The terminal sends the same for ever, and only its owner can change that: a rejected record tells them."""
+        prefix, _, tail = scope["path"].rpartition("/iclock/")
+        try:
+            request = read_request(scope["method"], endpoint_of(tail), scope["query_string"], b"")
+        except AdmsError:
+            return
+        address = self._address(prefix, headers)
+        if not self._allow(address, request.serial):
+            return
+        device = await self._device(address, request.serial)
+        if device is None:
+            return
+        table = getattr(request, "table", endpoint_of(tail)[:64] or "upload")
+        bound, declared = self._settings.device_body_bytes, headers.get(b"content-length", b"in chunks")[:20]
+        reason = f"an upload over the bound of {bound} bytes (DEVICE_BODY_BYTES): refused with 413, and not stored"
+        raw = b"%b table=%b stamp=%b length=%b" % (
+            scope["method"].encode(),
+            table.encode(),
+            (getattr(request, "stamp", None) or "").encode(),
+            declared,
+        )
+        log.warning("upload_too_large", tenant=str(device.tenant_id), device=str(device.device.id), table=table)
+        # Sent again it is the same record.
+        await self._intake.submit(Reading(device, datetime.now(UTC), rejected=[Rejected(table, reason, raw)]))
 
     def _address(self, prefix: str, headers: Mapping[bytes, bytes]) -> str:
         """The secret part of the address that was dialled: a token, a label, or nothing for the shared one."""
@@ -363,8 +394,7 @@ class Iclock:
             case Registration():
                 return await self._register(device, request, received_at)
             case ConfigurationRequest():
-                self._met(device, Contact(received_at, facts=_dialect(device, "SECURITY")))
-                return self._configuration(device)
+                return await self._configure(device, received_at)
             case TimeRequest(encoded=True):
                 offset = _offset(device, received_at)
                 self._met(device, Contact(received_at, facts=self._told(device, offset)))
@@ -425,6 +455,8 @@ class Iclock:
             if reading.measure.hint_ms is not None:
                 known.clock_hint_ms, known.clock_hint_at = reading.measure.hint_ms, reading.received_at
                 contact.facts |= {"clock_hint_ms": known.clock_hint_ms, "clock_hint_at": known.clock_hint_at}
+        if reading.charset is not None:
+            known.charset = contact.facts["charset"] = reading.charset
         if reading.mark is not None and reading.mark_at is not None and reading.mark < 2**63:
             await self._look(device, Glimpse(reading.received_at, mark=reading.mark, mark_at=reading.mark_at))
             if known.mark is None or reading.mark >= known.mark:
@@ -538,10 +570,13 @@ class Iclock:
         announced = f"{request.pushver} {request.device_type}"
         await self._look(device, Glimpse(received_at, announced=announced))
         offset = _offset(device, received_at)
+        language = request.language if (request.language or "").isdigit() else None
+        device.watched.language = language or device.watched.language
         facts = {
             **self._told(device, offset),
             "push_version": request.pushver,
             "announced_type": request.device_type,
+            "language": language,
             # Without a type that it announced or a table that it sent, this is a guess, and not to be remembered.
             "dialect": ("SECURITY" if secure else "ATTENDANCE") if request.device_type or not secure else None,
             "muted": False,
@@ -551,8 +586,11 @@ class Iclock:
             marks = await bindings.stamps(connection, device.tenant_id, device.device.id)
             logged = await commands.greet(connection, _recipient(device))
             await reconciliations.hasten(connection, [(device.tenant_id, device.device.id)])
+            if secure:
+                await bindings.unconfigure(connection, device.tenant_id, device.device.id)
         self._ring(logged)
         if secure:
+            device.watched.configured = False
             return self._configuration(device, registered=True) if device.dialect == "SECURITY" else _REGISTER
         return replies.options_block(
             request.serial,
@@ -567,7 +605,9 @@ class Iclock:
         facts = {**_facts(request.options), "announced_type": option(request.options, "DeviceType"), "muted": False}
         facts |= {"push_version": option(request.options, "PushVersion"), "dialect": "SECURITY"}
         contact = Contact(received_at, facts={name: value for name, value in facts.items() if value is not None})
+        contact.facts["configured"] = False
         key = (device.tenant_id, device.device.id)
+        await self._look(device, Glimpse(received_at, punches=contact.facts.get("reported_punch_count")))
         async with self._db.across("ingest", [device.tenant_id]) as connection:
             logged = await presence.note(connection, {key: contact})
         self._ring(logged)
@@ -575,6 +615,16 @@ class Iclock:
             if believed.device is not None and believed.device.device.id == device.device.id:
                 believed.until = 0
         return security.registered(self._code(device, "registry"))
+
+    async def _configure(self, device: KnownDevice, received_at: datetime) -> bytes:
+        """The answer to a push: its options, and once it has them the next command, as some units ask for them here."""
+        facts = _dialect(device, "SECURITY")
+        line: bytes | None = None
+        if device.watched.configured:
+            line = await self._hand_out(device, received_at, None)
+        device.watched.configured = True
+        self._met(device, Contact(received_at, facts={**facts, "configured": True}))
+        return line or self._configuration(device)
 
     def _configuration(self, device: KnownDevice, *, registered: bool = False) -> bytes:
         return security.configuration(
@@ -623,7 +673,7 @@ def _offset(device: KnownDevice, at: datetime) -> int:
 
 
 def _recipient(device: KnownDevice) -> Recipient:
-    return Recipient(device.tenant_id, device.device.id, device.zone)
+    return Recipient(device.tenant_id, device.device.id, device.zone, device.watched.takes)
 
 
 #: Where users come, and how much of it is looked at while a claim is open.

@@ -92,6 +92,27 @@ OLD_VERIFY_MODES: Mapping[int, VerifyMode] = MappingProxyType(
     }
 )
 
+#: The language that is announced at the handshake -> the code page of text that is not UTF-8. What is not here may be
+#: anything: GB18030 is tried for it.
+CODE_PAGES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("66", "65"), "windows-1256"),  # Arabic, Persian
+        **dict.fromkeys(("90", "112", "89"), "windows-1250"),  # Czech, Polish, Slovak
+        "82": "windows-1251",  # Russian
+        "103": "windows-1253",  # Greek
+        "116": "windows-1254",  # Turkish
+        "72": "windows-1255",  # Hebrew
+        "86": "windows-1258",  # Vietnamese
+        "76": "cp874",  # Thai
+        "83": "gb18030",
+        "84": "big5",
+        "74": "cp932",  # Japanese
+        "75": "cp949",  # Korean
+    }
+)
+#: Set to it, a terminal expects text in its code page, as long as it has shown no other.
+CHINESE = "83"
+
 #: What an OPLOG line reports, by its operation code.
 OPERATIONS: Mapping[int, str] = MappingProxyType(
     {

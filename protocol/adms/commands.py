@@ -24,6 +24,7 @@ _ID = re.compile(r"[A-Za-z0-9]{1,16}")
 _RETURN = re.compile(r"-?[0-9]{1,10}")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL_BYTES = bytes([*range(32), 127])
 _CONTENT = re.compile(rb"(?:^|\n)Content=", re.IGNORECASE)
 _PRINTABLE_ID = 64
 _PIN = re.compile(r"[A-Za-z0-9]{1,24}")
@@ -135,13 +136,15 @@ Command = (
 )
 
 
-def write(command_id: str, command: Command, *, security: bool = False) -> bytes:
-    """The line of a getrequest reply, without LF, in the attendance or the security dialect.
+def write(command_id: str, command: Command, *, security: bool = False, charset: str = "utf-8") -> bytes:
+    """The line of a getrequest reply, without LF, in the attendance or the security dialect and in the terminal's
+    charset; what that lacks becomes a question mark.
 
     CommandNotSupported when the dialect has no such command. BadCommand when a value is out of its range or holds a
     control character: nothing is stripped.
     """
-    return command_line(command_id, *_spell(command, security))
+    words, fields = _spell(command, security)
+    return command_line(command_id, words, fields, charset)
 
 
 def _spell(command: Command, security: bool) -> tuple[str, dict[str, str]]:  # noqa: PLR0911  a table
@@ -286,7 +289,7 @@ def _has(pairs: Mapping[str, str], name: str) -> bool:
     return any(key.lower() == name for key in pairs)
 
 
-def command_line(command_id: str, text: str, fields: Mapping[str, str] | None = None) -> bytes:
+def command_line(command_id: str, text: str, fields: Mapping[str, str] | None = None, charset: str = "utf-8") -> bytes:
     """`C:<id>:<text> <key>=<value><TAB>..`, without LF: one command for a getrequest reply.
 
     BadCommand when the id is not 1 to 16 letters and digits, or when the text, a key or a value holds a control
@@ -303,6 +306,11 @@ def command_line(command_id: str, text: str, fields: Mapping[str, str] | None = 
         raise BadCommand("A command holds no control characters.")
     line = f"C:{command_id}:{text}" + (" " + "\t".join(columns) if columns else "")
     try:
-        return line.encode()
+        line.encode()
     except UnicodeEncodeError as exc:
         raise BadCommand("A command is text that UTF-8 can say.") from exc
+    written = line.encode(charset, "replace")
+    # No code page in use has a control character within another one; whoever adds one that does finds out here.
+    if written.translate(None, _CONTROL_BYTES) != written.replace(b"\t", b""):
+        raise BadCommand("A command holds no control characters in its code page either.")
+    return written

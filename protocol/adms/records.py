@@ -370,11 +370,11 @@ class TaggedBatch:
         return len(self.records) + len(self.unreadable)
 
 
-def read_tagged(table: str, body: bytes) -> TaggedBatch:
+def read_tagged(table: str, body: bytes, code_page: str | None = None) -> TaggedBatch:
     """Read OPERLOG, USERINFO, BIODATA, IDCARD, ERRORLOG or another table of tagged or keyed lines. Never raises."""
     batch: list[OperLog | Keyed] = []
     unreadable: list[UnreadableLine] = []
-    skipped, weakest = 0, 0
+    skipped, weakest = 0, "utf-8"
     for line in body.split(b"\n"):
         raw = line.strip(_ENDS)
         if not raw:
@@ -382,13 +382,17 @@ def read_tagged(table: str, body: bytes) -> TaggedBatch:
         if _HEADER.fullmatch(raw):
             skipped += 1
             continue
-        text, charset = decode(raw)
+        text, charset = decode(raw, code_page)
         try:
             batch.append(_tagged(table.upper(), text, raw))
-            weakest = max(weakest, _CHARSETS.index(charset))
+            weakest = max(weakest, charset, key=_weakness)
         except ValueError as exc:
             unreadable.append(UnreadableLine(raw, str(exc)))
-    return TaggedBatch(batch, unreadable, skipped, _CHARSETS[weakest])
+    return TaggedBatch(batch, unreadable, skipped, weakest)
+
+
+def _weakness(charset: str) -> int:
+    return _CHARSETS.index(charset) if charset in _CHARSETS else 1
 
 
 def _tagged(table: str, text: str, raw: bytes) -> OperLog | Keyed:
@@ -559,11 +563,18 @@ def pieces(body: bytes, size: int = 1 << 18) -> Iterator[bytes]:
         yield body[start:]
 
 
-def decode(raw: bytes) -> tuple[str, str]:
-    """Text and charset: UTF-8, else GB18030, which terminals set to Chinese send, else Latin-1, which is a guess."""
-    for charset in _CHARSETS[:2]:
+def decode(raw: bytes, code_page: str | None = None) -> tuple[str, str]:
+    """Text and charset: UTF-8, else the terminal's code page where it is known, else GB18030, which terminals set to
+    Chinese send, else Latin-1, which is a guess."""
+    for charset in ("utf-8", code_page, "gb18030"):
         try:
-            return raw.decode(charset), charset
+            if charset is not None:
+                return raw.decode(charset), charset
         except UnicodeDecodeError:
             continue
     return raw.decode("latin-1"), "latin-1"
+
+
+def fitting(text: str, charset: str) -> str:
+    """The text as a code page can say it: what it lacks becomes a question mark."""
+    return text.encode(charset, "replace").decode(charset, "replace")

@@ -203,3 +203,30 @@ async def test_a_terminal_that_only_sends_everything_again_has_the_memory_that_i
 
     assert len(await lines(db, customer.tenant_id)) == 3
     await eventually(db, customer.tenant_id, "SELECT generation, mark FROM devices", [{"generation": 1, "mark": 3}])
+
+
+# ── what a tenant is told ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_upload_over_the_bound_is_a_rejected_record_of_its_device_once(
+    db: Database, database_url: str, customer: Customer, device: Device, chunked: bool
+) -> None:
+    url = customer.url(attlog(device.serial_number))
+    upload = b"17\t2026-03-02 09:00:00\t0\t1\n" * 3000
+    raw = request("POST", url, upload)
+    if chunked:
+        head = f"POST {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        raw = head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(upload), upload)
+    async with Server(database_url, device_body_bytes=2**16) as server:
+        answers = [await server.send(raw) for _ in range(3)]
+        stranger = await server.send(raw.replace(device.serial_number.encode(), b"STRANGER000X"))
+
+    assert {(reply.status, reply.body) for reply in (*answers, stranger)} == {(413, b"Too large.")}
+    assert await lines(db, customer.tenant_id) == []
+    [rejected] = await dicts(db, customer.tenant_id, "SELECT device_id, table_name, reason, raw FROM rejected_records")
+    assert rejected["device_id"] == device.id
+    assert rejected["table_name"] == "ATTLOG"
+    assert rejected["reason"].startswith("an upload over the bound of 65536 bytes (DEVICE_BODY_BYTES)")
+    length = b"in chunks" if chunked else str(len(upload)).encode()
+    assert rejected["raw"] == b"POST table=ATTLOG stamp=9999 length=" + length

@@ -223,3 +223,25 @@ async def test_the_answer_to_a_query_is_the_report_on_it(server: Server, db: Dat
     assert await dicts(db, customer.tenant_id, "SELECT status, return_code FROM device_commands") == [
         {"status": "SUCCEEDED", "return_code": 1}
     ]
+
+
+async def test_a_push_gets_the_options_first_and_then_commands_each_once(
+    server: Server, db: Database, customer: Customer, device: Device
+) -> None:
+    serial = device.serial_number
+    push, poll = customer.url(f"push?SN={serial}"), customer.url(f"getrequest?SN={serial}")
+    await server.get(customer.url(HELLO.format(serial)))
+    await server.post(customer.url(f"registry?SN={serial}"), OPTIONS)
+    for _ in range(3):
+        async with db.write(customer.tenant_id) as session:
+            await commands.send(session, customer.tenant_id, device.id, "refreshInfo", {})
+
+    first, second, third = await server.post(push), await server.get(push), await server.get(poll)
+    fourth, nothing = await server.post(push), await server.post(push)
+    await server.get(customer.url(HELLO.format(serial)))
+    anew = await server.post(push)
+
+    assert [reply.body.partition(b"=")[0] for reply in (first, nothing, anew)] == [b"ServerVersion"] * 3
+    lines = [reply.body.split(b":") for reply in (second, third, fourth)]
+    assert [(line[0], line[2]) for line in lines] == [(b"C", b"INFO")] * 3
+    assert len({line[1] for line in lines}) == 3

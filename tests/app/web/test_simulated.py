@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from app.database import Database
-from app.domain import commands
+from app.domain import commands, roster
 from app.domain.devices import Device
+from app.domain.roster import Person
 from app.simulator import AccessTerminal, Quirk, Report, Terminal, simulate
 from app.vault import Vault
 from tests.app.web.test_iclock import Customer, make_customer
@@ -199,3 +200,40 @@ async def test_a_unit_of_the_security_dialect_does_what_it_is_told(
         db, customer.tenant_id, "SELECT table_name, record_count FROM kept_uploads ORDER BY received_at"
     )
     assert {"table_name": "USER", "record_count": 1} in users
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("gb18030", "王小明", "李 Ünal", "李 Ünal"),
+        ("windows-1256", "محمد علي", "پژمان 王", "پژمان ?"),
+        (None, "محمد 王", "Анна", "Анна"),
+    ],
+)
+async def test_names_go_both_ways_in_the_terminals_code_page(
+    server: Server,
+    db: Database,
+    customer: Customer,
+    devices: list[Device],
+    names: tuple[str | None, str, str, str],
+) -> None:
+    quirk, there, new, shown = names
+    url = f"http://127.0.0.1:{server.port}/d/{customer.token}"
+    terminal = Terminal(NAMES[0], url, speed=100, quirks=[quirk] if quirk else [])
+    terminal.users["1"] = {"PIN": "1", "Name": there}
+    running = asyncio.create_task(terminal.run())
+    try:
+        async with db.write(customer.tenant_id) as session:
+            await commands.send(session, customer.tenant_id, devices[0].id, "userQuery", {})
+        await shows(db, customer, "SELECT name FROM terminal_users", [{"name": there}])
+        await shows(
+            db, customer, "SELECT charset FROM devices WHERE charset IS NOT NULL", [{"charset": quirk or "utf-8"}]
+        )
+        async with db.write(customer.tenant_id) as session:
+            await roster.upsert(session, customer.tenant_id, Person("17", {"name": new}, [devices[0].id]))
+        await shows(db, customer, "SELECT state FROM placements", [{"state": "CONFIRMED"}])
+    finally:
+        terminal.stop()
+        await running
+
+    assert terminal.users["17"]["Name"] == shown

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.adms import commands
+from protocol.adms import codes, commands
 from protocol.adms.commands import CommandResult, command_line, read_results, write
 from protocol.adms.errors import BadCommand, CommandNotSupported
 
@@ -237,3 +237,24 @@ def test_whatever_the_values_a_command_stays_the_one_it_was(
             )
             if isinstance(command, commands.WriteUser):
                 assert line.count("\t") == 1 + (name is not None) + (card is not None)
+
+
+@pytest.mark.parametrize("charset", sorted({"utf-8", *codes.CODE_PAGES.values()}))
+def test_a_name_goes_to_the_terminal_in_its_code_page(charset: str) -> None:
+    names = {"windows-1256": "محمد", "gb18030": "王小明", "windows-1251": "Анна"}
+    name = names.get(charset, "Anna")
+
+    line = commands.write("7", commands.WriteUser("17", name, None, 0), charset=charset)
+
+    assert line.decode(charset) == f"C:7:DATA UPDATE USERINFO PIN=17\tName={name}\tPri=0"
+
+
+@given(st.text(max_size=20), st.sampled_from(sorted(set(codes.CODE_PAGES.values()))))
+def test_in_no_code_page_a_name_becomes_another_field_or_another_command(name: str, charset: str) -> None:
+    try:
+        line = commands.write("7", commands.WriteUser("17", name, None, 0), charset=charset)
+    except BadCommand:
+        return
+
+    assert line.count(b"\t") == 2
+    assert not set(line) & {*range(9), *range(10, 32), 127}

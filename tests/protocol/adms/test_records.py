@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from protocol.adms import codes, records
 from protocol.adms.errors import BadPhoto, BadRecord
 from protocol.adms.records import (
     AttLog,
@@ -486,3 +487,32 @@ def test_a_body_cut_in_pieces_is_the_same_lines(body: bytes, size: int) -> None:
     assert b"".join(cut) == body
     assert all(piece.endswith(b"\n") for piece in cut[:-1])
     assert sum(count_records("X", piece) for piece in cut) == count_records("X", body)
+
+
+@pytest.mark.parametrize(
+    ("charset", "language", "name"),
+    [
+        ("windows-1256", "66", "محمد علي"),
+        ("windows-1256", "65", "پژمان"),
+        ("windows-1251", "82", "Анна"),
+        ("windows-1254", "116", "Çağrı"),
+        ("gb18030", "83", "王小明"),
+        ("cp932", "74", "佐藤"),
+        ("cp949", "75", "김철수"),
+        ("cp874", "76", "สมชาย"),
+    ],
+)
+def test_a_name_is_read_in_the_code_page_of_the_terminals_language(charset: str, language: str, name: str) -> None:
+    page = codes.CODE_PAGES[language]
+    line = f"USER PIN=17\tName={name}\tPri=0"
+
+    for sent in (charset, "utf-8"):
+        batch = records.read_tagged("OPERLOG", line.encode(sent) + b"\n", page)
+        [user] = batch.records
+        assert isinstance(user, UserInfo)
+        assert (user.get("Name"), batch.charset) == (name, page if sent == charset else "utf-8")
+
+
+def test_what_a_code_page_lacks_becomes_a_question_mark() -> None:
+    assert records.fitting("محمد 王", "windows-1256") == "محمد ?"
+    assert records.fitting("Zoë 王", "utf-8") == "Zoë 王"
