@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -90,6 +91,8 @@ class Database:
         )
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        #: The only sites that exist for who asks through this door, in PostgreSQL's spelling; None for all.
+        self._sites: str | None = None
 
     async def start(self) -> None:
         """Nothing is dialled yet: a database that is away must not keep us from starting."""
@@ -103,6 +106,17 @@ class Database:
             except TimeoutError:
                 self._pool.terminate()
             self._pool = None
+
+    def within(self, site_ids: Sequence[UUID] | None) -> Database:
+        """The same pool, for `read` alone, where only these sites of a tenant exist; None for all of them.
+
+        What stands elsewhere is not there: row-level security leaves it out, whatever is asked.
+        """
+        if site_ids is None:
+            return self
+        narrowed = copy(self)
+        narrowed._sites = f"{{{','.join(map(str, site_ids))}}}"  # noqa: SLF001  its own
+        return narrowed
 
     async def ping(self) -> None:
         """Return if a statement can be run; raise ServiceUnavailable otherwise."""
@@ -180,8 +194,9 @@ class Database:
 
     @asynccontextmanager
     async def _session(self, tenant_id: UUID, *, read_only: bool) -> AsyncIterator[Session]:
+        role = "'pc_api'" if self._sites is None else f"'pc_stream', true), set_config('app.site_ids', '{self._sites}'"
         scope = text(
-            "SELECT set_config('role', 'pc_api', true), set_config('app.tenant_id', :tenant_id, true), "
+            f"SELECT set_config('role', {role}, true), set_config('app.tenant_id', :tenant_id, true), "
             f"set_config('transaction_read_only', '{'on' if read_only else 'off'}', true), {self._limits}"
         )
         try:

@@ -192,7 +192,7 @@ async def _provide_app_role(here: Installation) -> None:
         return
     connection = await asyncpg.connect(here.owner_url)
     try:
-        roles = "pc_api, pc_ingest, pc_feed, pc_worker, pc_lookup, pc_ops"
+        roles = "pc_api, pc_stream, pc_ingest, pc_feed, pc_worker, pc_lookup, pc_ops"
         password = here.app_password  # URL-safe base 64: nothing to quote
         if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", _APP_ROLE):
             await connection.execute(f"CREATE ROLE {_APP_ROLE} LOGIN NOINHERIT")

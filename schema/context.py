@@ -62,6 +62,7 @@ class Context:
     pages: paging.Cursors = field(init=False)
 
     def __post_init__(self) -> None:
+        self.db = self.db.within(self.actor.site_ids)
         self.pages = paging.Cursors(self.vault.cursor_key)
         self.refresh()
 

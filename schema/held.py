@@ -7,12 +7,14 @@ import random
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 import structlog
 
 from app.domain.keys import Actor
+from app.domain.tables import now
 from app.errors import ServiceUnavailable
 
 log = structlog.get_logger(__name__)
@@ -113,6 +115,7 @@ class Held:
         """End what is held with keys that died: one question for all of them."""
         while True:
             await asyncio.sleep(self._check_keys_every)
+            self._end_expired(now())
             try:
                 dead = await self._keys.dead(list(self._by_key))
             except ServiceUnavailable:
@@ -123,3 +126,10 @@ class Held:
             for connection in list(self._connections) if dead else ():
                 if connection.actor is not None and connection.actor.key_id in dead:
                     connection.end(FORBIDDEN, "This API key was revoked or has expired.")
+
+    def _end_expired(self, at: datetime) -> None:
+        """A token ends by itself: nobody needs to be asked."""
+        for connection in list(self._connections):
+            actor = connection.actor
+            if actor is not None and actor.expires_at is not None and actor.expires_at <= at:
+                connection.end(FORBIDDEN, "This key or stream token has expired: connect again with a new one.")

@@ -297,7 +297,8 @@ _KEY = (
 class MutationInput:
     """What the inputs of mutations share."""
 
-    idempotency_key: str | None
+    #: UNSET also where the contract has none.
+    idempotency_key: str | None = UNSET
 
     def changes(self, *names: str) -> dict[str, Any]:
         """Those of the named fields that were given; None where they are to be cleared."""
@@ -583,6 +584,16 @@ class ApiKeyRotateInput(MutationInput):
     id: ID = strawberry.field(description="key_…")
     grace_seconds: int | None = strawberry.field(
         default=86400, description="How long the old key still works: 0 to 604800."
+    )
+
+
+@strawberry.input(description="A token for a browser or a phone.")
+class StreamTokenCreateInput(MutationInput):
+    """Repeated, it makes another: so no idempotency key."""
+
+    ttl_seconds: int | None = strawberry.field(default=900, description="Seconds until it ends, 1 to 3600.")
+    site_ids: list[ID] | None = strawberry.field(
+        default=UNSET, description="The only sites that exist for it, 1 to 50; all sites where absent."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
@@ -47,6 +48,7 @@ from app.domain import (
     replays,
     roster,
     sites,
+    stream_tokens,
 )
 from app.domain.audit import AuditSource, Author, Target
 from app.domain.events import Logged
@@ -74,6 +76,7 @@ from schema.inputs import (
     SiteCreateInput,
     SiteDeleteInput,
     SiteUpdateInput,
+    StreamTokenCreateInput,
     WebhookDeliveryIdInput,
     WebhookEndpointCreateInput,
     WebhookEndpointIdInput,
@@ -94,6 +97,7 @@ from schema.payloads import (
     EmployeePayload,
     EnrollmentPayload,
     SitePayload,
+    StreamTokenPayload,
     UserError,
     WebhookDeliveryPayload,
     WebhookEndpointPayload,
@@ -186,12 +190,14 @@ def _targets(entity: Any) -> list[Target]:
     """What was done something to, for the log."""
     if isinstance(entity, tuple):
         return [entity]
-    if isinstance(entity, enrollments.Addresses):
+    if isinstance(entity, enrollments.Addresses | stream_tokens.Issued):
         return []
     return [(_KINDS[type(one)], one.id) for one in (entity if isinstance(entity, list) else [entity])]
 
 
 def _call(info: Info, input: MutationInput) -> idempotency.Call | None:
+    if isinstance(input, StreamTokenCreateInput):
+        return None
     given = input.idempotency_key if input.idempotency_key is not UNSET else None
     header = info.context.idempotency_header
     key = idempotency.choose_key(given, header, 0 if header is None else _count_fields(info))
@@ -255,6 +261,10 @@ def _gone(prefix: ids.Prefix) -> Recall[tuple[ids.Prefix, UUID]]:
         return prefix, UUID(outcome["id"])
 
     return recall
+
+
+async def _nothing(_session: Session, _tenant_id: UUID, _outcome: dict[str, Any]) -> None:
+    """A token is shown once, and never remembered."""
 
 
 def _outcome(entity_id: UUID) -> dict[str, Any]:
@@ -516,6 +526,21 @@ class Mutation:
             return Done(enrollments.spell(token, label, context.settings), _outcome(row.id))
 
         return EnrollmentPayload.of(await _run(info, "devices:write", input, rotate, recall))
+
+    @resolved(
+        "A short-lived, read-only token for a browser or a phone: at most one hour, punches:read and devices:read as "
+        "far as the key has them, optionally a few sites. It works wherever a key does, and ends with its key."
+    )
+    async def stream_token_create(self, info: Info, input: StreamTokenCreateInput) -> StreamTokenPayload | None:
+        """punches:read."""
+
+        async def issue(session: Session, actor: Actor) -> Done[stream_tokens.Issued]:
+            lasts = timedelta(seconds=900 if input.ttl_seconds is None else input.ttl_seconds)
+            given = None if input.site_ids is UNSET or input.site_ids is None else input.site_ids
+            site_ids = None if given is None else [read_id("sit", text, "siteIds") for text in given]
+            return Done(await stream_tokens.issue(session, actor, lasts, site_ids, info.context.vault), {})
+
+        return StreamTokenPayload.of(await _run(info, "punches:read", input, issue, _nothing))
 
     # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
 

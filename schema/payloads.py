@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import strawberry
 from strawberry import ID
 
 from app import ids
-from app.domain import commands, deliveries, devices, endpoints, enrollments, keys, replays, sites
+from app.domain import commands, deliveries, devices, endpoints, enrollments, keys, replays, sites, stream_tokens
 from app.domain.employees import Employee
 from schema import types
 
@@ -247,4 +248,25 @@ class DeletePayload(_Payload):
             deleted_id=answer.shown(lambda gone: ID(ids.show(*gone))),
             user_errors=answer.errors,
             idempotent_replay=answer.replay,
+        )
+
+
+@strawberry.type(description="A stream token.")
+class StreamTokenPayload:
+    """Shown once."""
+
+    token: str | None = strawberry.field(
+        description="pc_stream_…: goes where an API key goes, over HTTP and sockets. Nobody can look it up again."
+    )
+    expires_at: datetime | None = strawberry.field(description="When it ends; open sockets end with it.")
+    user_errors: list[UserError] = strawberry.field(description="Refusals; when not empty, there is no token.")
+
+    @classmethod
+    def of(cls, answer: Answer[stream_tokens.Issued]) -> StreamTokenPayload:
+        """Dressed."""
+        issued = answer.entity
+        return cls(
+            token=issued.token if issued else None,
+            expires_at=issued.expires_at if issued else None,
+            user_errors=answer.errors,
         )

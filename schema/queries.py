@@ -311,7 +311,7 @@ class Query:
         cursor = None if after is UNSET else after
         context.may_wait((wait_ms or 0) / 1000)
         position = await context.feed.locate(tenant_id, cursor, from_ or FeedStart.NOW)
-        reader = PunchFeed(context.feed, context.db, tenant_id, wanted=wanted, most=most)
+        reader = PunchFeed(context.feed, context.db, tenant_id, within=context.actor.site_ids, wanted=wanted, most=most)
         batch = await reader.collect(position, wait=(wait_ms or 0) / 1000)
         return PunchBatch.of(context, batch, cursor)
 

@@ -77,7 +77,7 @@ class Subscription:
             position = await insist(partial(context.feed.locate, tenant_id, cursor, from_ or FeedStart.NOW))
         else:
             position, cursor = context.resume, context.cursors.write(tenant_id, context.resume)
-        reader = PunchFeed(context.feed, context.db, tenant_id, wanted=wanted, most=most)
+        reader = PunchFeed(context.feed, context.db, tenant_id, within=context.actor.site_ids, wanted=wanted, most=most)
         async with aclosing(reader.follow(position, quiet=context.resume is not None)) as batches:
             async for batch in batches:
                 shown = PunchBatch.of(context, batch, cursor)

@@ -192,14 +192,17 @@ class Viewer:
         async with context.db.read(context.actor.tenant_id) as session:
             return Tenant.of(await tenants.get(session, context.actor.tenant_id))
 
-    @resolved("The key that is calling.")
+    @resolved("The key that is calling; of a stream token, the key that made it, with what the token may and its end.")
     async def api_key(self, info: Info) -> ApiKey:
         """The caller's own."""
         actor = info.context.actor
         found = await info.context.loaders.keys.load(actor.key_id)
         if found is None:
             raise keys.ApiKeyNotFound(actor.key_id)
-        return ApiKey.of(found)
+        key = ApiKey.of(found)
+        if actor.read_only:
+            key.scopes, key.expires_at = sorted(actor.scopes), actor.expires_at
+        return key
 
 
 @strawberry.type(description="The tenant's budget of API points, as this request leaves it.")

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar, Final, Self, TypeVar
@@ -25,7 +25,7 @@ from sqlmodel import Field, SQLModel
 
 from app import ids, paging
 from app.database import CONFLICTS, Connection, Database, Session, driver
-from app.domain import audit, words
+from app.domain import audit, tokens, words
 from app.domain.tables import build, columns, instant, now, tenant_key
 from app.errors import AppError, InvalidInput, ServiceUnavailable
 from app.vault import Vault
@@ -98,13 +98,17 @@ class ApiKey(SQLModel, table=True):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who is calling: one key of one tenant, and what it may do."""
+    """Who is calling: one key of one tenant, or a stream token that the key made, and what it may do."""
 
     tenant_id: UUID
     key_id: UUID
     scopes: frozenset[str]
     plan: str
     expires_at: datetime | None = None
+    #: The only sites of the tenant that exist for it; None for all.
+    site_ids: tuple[UUID, ...] | None = None
+    #: A stream token, not the key itself.
+    read_only: bool = False
 
     def may(self, scope: str) -> Self:
         """Itself, if it has `scope`; PermissionDenied otherwise."""
@@ -313,7 +317,10 @@ class KeyRing:
         self._touched_at = float("-inf")
 
     async def authenticate(self, authorization: str | None) -> Actor:
-        """Who `Bearer <key>` is. Unauthenticated when it is nobody; ServiceUnavailable without the database."""
+        """Who `Bearer <key>` is, or `Bearer <stream token>`. Unauthenticated when it is nobody; ServiceUnavailable
+        without the database."""
+        if (text := _bearer(authorization)) is not None and text.startswith(tokens.PREFIX):
+            return await self._narrowed(text)
         return await self.recognise(self._vault.recognise(read_authorization(authorization)))
 
     async def recognise(self, digest: bytes) -> Actor:
@@ -327,6 +334,23 @@ class KeyRing:
         if self._clock() - self._touched_at >= self._touch_every:
             await self.touch()
         return actor
+
+    async def _narrowed(self, text: str) -> Actor:
+        """Who a stream token is: its key, with less."""
+        token = tokens.read(text, self._vault)
+        if token is None:
+            raise Unauthenticated("This is not a stream token of ours: send it whole, as `Authorization: Bearer …`.")
+        if token.expires_at <= now():
+            raise Unauthenticated("This stream token has ended: have your server make another.")
+        actor = await self.recognise(token.digest)
+        expires_at = token.expires_at if actor.expires_at is None else min(token.expires_at, actor.expires_at)
+        return replace(
+            actor,
+            scopes=actor.scopes & tokens.SCOPES,
+            expires_at=expires_at,
+            site_ids=token.site_ids,
+            read_only=True,
+        )
 
     async def dead(self, key_ids: Collection[UUID]) -> set[UUID]:
         """Which of these keys have been revoked or have expired: one question, asked of the database."""
@@ -390,11 +414,15 @@ def read_authorization(authorization: str | None) -> str:
     """The key inside `Bearer <key>`; Unauthenticated when there is none or it cannot be one of ours."""
     if not authorization:
         raise Unauthenticated("Send your API key as `Authorization: Bearer pc_live_…`.")
-    scheme, _, secret = authorization.partition(" ")
-    secret = secret.strip()
-    if scheme.lower() != "bearer" or not is_whole(secret):
+    secret = _bearer(authorization)
+    if secret is None or not is_whole(secret):
         raise Unauthenticated("This is not an API key of ours: send `Authorization: Bearer pc_live_…`, whole.")
     return secret
+
+
+def _bearer(authorization: str | None) -> str | None:
+    scheme, _, secret = (authorization or "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
 
 
 def _remember(shelf: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:

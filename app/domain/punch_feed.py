@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
@@ -68,7 +68,10 @@ NO_FACTS: Final = Facts()
 class Sieve:
     """A filter, ready to be asked many times."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Wanted, within: Sequence[UUID] | None = None) -> None:
+        if within is not None:
+            here = within if wanted.site_ids is None else [key for key in wanted.site_ids if key in within]
+            wanted = replace(wanted, site_ids=tuple(here))
         self._wanted = wanted
         self._devices = _set(wanted.device_ids)
         self._pins = _set(wanted.pins)
@@ -136,13 +139,22 @@ def split(batch: Batch, chosen: Sequence[Chosen], most: int) -> Iterator[PunchBa
 
 
 class PunchFeed:
-    """One reader's view of a tenant's feed: its filter, and how many punches it takes at once."""
+    """One reader's view of a tenant's feed: its filter, the only sites it sees, how many punches it takes at once."""
 
-    def __init__(self, feed: Feed, db: Database, tenant_id: UUID, *, wanted: Wanted = EVERY, most: int = 50) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        db: Database,
+        tenant_id: UUID,
+        *,
+        within: Sequence[UUID] | None,
+        wanted: Wanted = EVERY,
+        most: int = 50,
+    ) -> None:
         self._feed = feed
         self._db = db
         self._tenant_id = tenant_id
-        self._sieve = Sieve(wanted)
+        self._sieve = Sieve(wanted, within)
         self._most = most
 
     async def follow(self, after: int, *, quiet: bool = False) -> AsyncGenerator[PunchBatch]:

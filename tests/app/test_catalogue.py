@@ -14,21 +14,21 @@ R, RI, RU, RIU, RIUD = "SELECT", "SELECT INSERT", "SELECT UPDATE", "SELECT INSER
 
 #: table -> role -> what the role may do there. What is not here nobody may do, PUBLIC least of all.
 GRANTS: dict[str, dict[str, str]] = {
-    "tenants": {"pc_api": R, "pc_ops": RIU, "pc_definer": R},
+    "tenants": {"pc_api": R, "pc_stream": R, "pc_ops": RIU, "pc_definer": R},
     "signups": {"pc_ops": RIU},
-    "api_keys": {"pc_api": RIU, "pc_ops": RIU, "pc_definer": RU},
+    "api_keys": {"pc_api": RIU, "pc_stream": R, "pc_ops": RIU, "pc_definer": RU},
     "enrollments": {"pc_api": RIU, "pc_ops": RIU, "pc_definer": R},
-    "sites": {"pc_api": RIUD, "pc_ingest": R},
-    "devices": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": R, "pc_definer": R},
-    "reconciliations": {"pc_api": R, "pc_ingest": RIU},
-    "device_commands": {"pc_api": RIU, "pc_ingest": RIU, "pc_ops": "SELECT UPDATE DELETE"},
-    "employees": {"pc_api": RIUD, "pc_ingest": R, "pc_worker": R},
-    "placements": {"pc_api": RIUD, "pc_ingest": "SELECT UPDATE DELETE"},
-    "terminal_users": {"pc_api": R, "pc_ingest": RIUD},
+    "sites": {"pc_api": RIUD, "pc_stream": R, "pc_ingest": R},
+    "devices": {"pc_api": RIU, "pc_stream": R, "pc_ingest": RIU, "pc_ops": R, "pc_definer": R},
+    "reconciliations": {"pc_api": R, "pc_stream": R, "pc_ingest": RIU},
+    "device_commands": {"pc_api": RIU, "pc_stream": R, "pc_ingest": RIU, "pc_ops": "SELECT UPDATE DELETE"},
+    "employees": {"pc_api": RIUD, "pc_stream": R, "pc_ingest": R, "pc_worker": R},
+    "placements": {"pc_api": RIUD, "pc_stream": R, "pc_ingest": "SELECT UPDATE DELETE"},
+    "terminal_users": {"pc_api": R, "pc_stream": R, "pc_ingest": RIUD},
     "biometric_enrollments": {"pc_ingest": RI},
-    "punches": {"pc_api": R, "pc_ingest": RI},
+    "punches": {"pc_api": R, "pc_stream": R, "pc_ingest": RI},
     "kept_uploads": {"pc_api": R, "pc_ingest": RI},
-    "rejected_records": {"pc_api": R, "pc_ingest": RI},
+    "rejected_records": {"pc_api": R, "pc_stream": R, "pc_ingest": RI},
     "feed_heads": {"pc_api": RU, "pc_ingest": RU, "pc_feed": R, "pc_worker": RU, "pc_ops": RI},
     "events": {"pc_api": RI, "pc_ingest": RI, "pc_feed": R, "pc_worker": RI},
     "webhook_endpoints": {"pc_api": RIU, "pc_ingest": R, "pc_worker": RU, "pc_definer": RU},
@@ -44,9 +44,32 @@ MANY = (
     "(COLUMN = ANY (( SELECT (NULLIF(current_setting('app.tenant_ids'::text, true), ''::text))::uuid[]"
     ' AS "nullif")::uuid[]))'
 )
+_THERE = (
+    "(COLUMN = ANY (( SELECT (NULLIF(current_setting('app.site_ids'::text, true), ''::text))::uuid[]"
+    ' AS "nullif")::uuid[]))'
+)
+_OF_DEVICES = "(device_id IN ( SELECT d.id\n   FROM devices d))"
+#: What besides the tenant must hold for the role that sees a few sites, and leaves nothing behind.
+SITES_SEEN = {
+    "tenants": None,
+    "api_keys": None,
+    "employees": None,
+    "sites": _THERE.replace("COLUMN", "id"),
+    "devices": _THERE.replace("COLUMN", "site_id"),
+} | dict.fromkeys(
+    (
+        "punches",
+        "device_commands",
+        "rejected_records",
+        "terminal_users",
+        "placements",
+        "reconciliations",
+    ),
+    _OF_DEVICES,
+)
 #: role -> the rows it sees and may leave behind.
 SCOPES = {"pc_api": ONE, "pc_ingest": MANY, "pc_feed": MANY, "pc_worker": MANY, "pc_ops": "true", "pc_definer": "true"}
-ROLES = {*SCOPES, "pc_lookup"}
+ROLES = {*SCOPES, "pc_lookup", "pc_stream"}
 
 #: A unique index without the tenant tells one tenant that a value exists in another; each of these has a reason.
 UNIQUE_ACROSS_TENANTS = {
@@ -76,7 +99,7 @@ FUNCTIONS = {
 
 #: function with its caller's rights -> the roles that may call it; none is named where anybody may
 VERBS = {"uuid7": set(), "log_events": {"pc_api", "pc_ingest", "pc_worker"}, "append_punches": set()}
-VERBS_CALLERS = {"pc_api", "pc_ingest", "pc_feed", "pc_worker", "pc_lookup", "pc_ops", "pc_definer"}
+VERBS_CALLERS = {"pc_api", "pc_stream", "pc_ingest", "pc_feed", "pc_worker", "pc_lookup", "pc_ops", "pc_definer"}
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +173,12 @@ async def test_each_role_sees_exactly_its_rows(owner: asyncpg.Connection) -> Non
         (table, role, (role,), "ALL", "PERMISSIVE", scope, scope)
         for table, roles in GRANTS.items()
         for role in roles
+        if role in SCOPES
         for scope in [SCOPES[role].replace("COLUMN", "id" if table == "tenants" else TENANT)]
+    } | {
+        (table, "pc_stream", ("pc_stream",), "ALL", "PERMISSIVE", f"({own} AND {besides})" if besides else own, "false")
+        for table, besides in SITES_SEEN.items()
+        for own in [ONE.replace("COLUMN", "id" if table == "tenants" else TENANT)]
     }
 
 

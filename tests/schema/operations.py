@@ -242,6 +242,7 @@ CALLS = [
     Call("Mutation.apiKeyCreate", "keys:write", {"input": {"name": "second", "scopes": ["keys:write"]}}),
     Call("Mutation.apiKeyRotate", "keys:write", {"input": {"id": It.KEY}}),
     Call("Mutation.apiKeyRevoke", "keys:write", {"input": {"id": It.SPARE_KEY}}),
+    Call("Mutation.streamTokenCreate", "punches:read", {"input": {"siteIds": [It.SITE]}}),
     Call("Mutation.enrollmentRotate", "devices:write", {"input": {}}),
     Call("Mutation.webhookEndpointCreate", "webhooks:write", {"input": {"url": "https://r.example/"}}),
     Call("Mutation.webhookEndpointUpdate", "webhooks:write", {"input": {"id": It.ENDPOINT, "status": "PAUSED"}}),

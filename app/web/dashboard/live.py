@@ -119,7 +119,7 @@ async def _stream(visit: Visit, streams: Counter[UUID]) -> Response:
 @asynccontextmanager
 async def _watched(visit: Visit, position: int) -> AsyncIterator[AsyncGenerator[PunchBatch]]:
     """What follows a position, until the session's key stops working or the server stops."""
-    feed = PunchFeed(visit.parts.feed, visit.parts.db, visit.tenant_id)
+    feed = PunchFeed(visit.parts.feed, visit.parts.db, visit.tenant_id, within=visit.actor.site_ids)
 
     async def batches() -> AsyncGenerator[PunchBatch]:
         async with aclosing(feed.follow(position)) as source:

@@ -55,7 +55,7 @@ class Here:
         outbox.ring(self.bell, self.vault.bus_key, logged)
 
     def reader(self, wanted: Wanted | None = None, most: int = 50) -> PunchFeed:
-        return PunchFeed(self.feed, self.db, self.tenant_id, wanted=wanted or Wanted(), most=most)
+        return PunchFeed(self.feed, self.db, self.tenant_id, within=None, wanted=wanted or Wanted(), most=most)
 
     def view(self, number: int = 0, **fields: Any) -> PunchView:
         return make_view(self.device.id, number, **fields)
