@@ -7,6 +7,7 @@ from tests.guards import Guard
 AT_PLANS = "tests/schema/test_plans.py::test_"
 AT_FORMS = "tests/app/web/test_plans.py::test_"
 AT_AUDIT = "tests/schema/test_audit.py::test_"
+AT_TOKENS = "tests/schema/test_stream_tokens.py::test_"
 ACTS = "app/domain/acts.py"
 AUDIT = "app/domain/audit.py"
 
@@ -53,5 +54,47 @@ GUARDS: tuple[Guard, ...] = (
             AT_AUDIT + "no_role_of_the_application_changes_an_entry",
             "tests/app/test_catalogue.py::test_each_role_has_exactly_its_grants",
         ],
+    ),
+    Guard(
+        "stream tokens: a token makes none",
+        "app/domain/stream_tokens.py",
+        [("    if actor.read_only:", "    if False:")],
+        [AT_TOKENS + "a_token_cannot_make_a_token"],
+    ),
+    Guard(
+        "stream tokens: they have an end",
+        "app/domain/keys.py",
+        [("        if token.expires_at <= now():", "        if False:")],
+        [AT_TOKENS + "a_token_that_ended_and_one_that_was_edited_are_nobodys"],
+    ),
+    Guard(
+        "stream tokens: what is open ends with them",
+        "schema/held.py",
+        [("            self._end_expired(now())\n", "")],
+        [
+            AT_TOKENS + "a_token_works_on_a_socket_until_it_ends",
+            AT_TOKENS + "event_streams_take_a_token_and_end_with_it",
+        ],
+    ),
+    Guard(
+        "stream tokens: their scopes are few",
+        "app/domain/keys.py",
+        [("            scopes=actor.scopes & tokens.SCOPES,\n", "")],
+        [AT_TOKENS + "a_token_opens_nothing_else"],
+    ),
+    Guard(
+        "stream tokens: other sites do not exist",
+        "schema/context.py",
+        [("        self.db = self.db.within(self.actor.site_ids)\n", "")],
+        [
+            AT_TOKENS + "what_stands_elsewhere_does_not_exist",
+            AT_TOKENS + "a_filter_cannot_widen_what_a_token_sees",
+        ],
+    ),
+    Guard(
+        "stream tokens: other sites do not come over the feed",
+        "app/domain/punch_feed.py",
+        [("        if within is not None:", "        if False:")],
+        [AT_TOKENS + "a_socket_brings_only_what_stands_there"],
     ),
 )

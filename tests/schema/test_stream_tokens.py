@@ -305,6 +305,11 @@ async def test_a_socket_brings_only_what_stands_there(here: Served, two: Two) ->
         await here.punch(two.party.tenant_id, two.there, 52, pin="92")
 
         assert pins(await batch(client)) == ["9252"]
+        await client.subscribe("subscription { deviceChanged { name } }", id="devices")
+        assert (await client.next("devices"))["data"] == {"deviceChanged": {"name": "There"}}
+        await client.subscribe("{ rateLimit { cost } }", id="end")
+        # Of the party's other devices, nothing came meanwhile.
+        assert "rateLimit" in (await client.next("end"))["data"]
 
 
 async def test_a_token_for_a_site_that_is_not_there_is_refused(caller: Caller, world: World) -> None:
