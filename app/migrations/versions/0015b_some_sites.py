@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from alembic import op
 
 revision: str = "0015b"
-down_revision: str | None = "0017"
+down_revision: str | None = "0013b"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
