@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import BigInteger, Column
+from sqlalchemy import BigInteger, Column, Index, text
 from sqlmodel import Field, SQLModel
 
 from app import ids
@@ -70,6 +70,16 @@ class Event(SQLModel, table=True):
     """One thing that happened. `body` is the webhook body but for its cursor, which `webhook_body` adds."""
 
     __tablename__: ClassVar[str] = "events"
+    __table_args__ = (
+        Index(
+            "ix_events_presence",
+            "tenant_id",
+            text("((body::jsonb #>> '{data,id}'))"),
+            "position",
+            postgresql_where=text("type IN ('device.bound', 'device.online', 'device.offline')"),
+        ),
+    )
+
     tenant_id: UUID = tenant_key(reference=False)
     position: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     id: UUID = Field(default_factory=ids.new)

@@ -26,6 +26,7 @@ class KeptUpload(SQLModel, table=True):
     __table_args__ = (
         within_tenant("device_id", "devices"),
         Index("uq_kept_uploads_digest", "tenant_id", "device_id", "digest", unique=True),
+        Index(None, "tenant_id", "device_id", "id"),
     )
 
     tenant_id: UUID = tenant_key()

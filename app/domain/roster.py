@@ -89,6 +89,15 @@ def _bound(people: Sequence[Person]) -> None:
         )
 
 
+async def hold(session: Session, tenant_id: UUID, employee_id: UUID) -> Employee:
+    """The tenant's employee, whom nobody else changes until the transaction ends. EmployeeNotFound."""
+    query = select(Employee).where(_ROW.tenant_id == tenant_id, _ROW.id == employee_id).with_for_update(key_share=True)
+    person = (await session.exec(query, execution_options={"populate_existing": True})).one_or_none()
+    if person is None:
+        raise EmployeeNotFound(employee_id)
+    return person
+
+
 async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:
     """Forget a person, here and on every terminal; their punches keep the PIN. EmployeeNotFound."""
     connection = await driver(session)

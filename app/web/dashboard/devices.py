@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,15 +13,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from app import ids, paging
-from app.domain import bindings, commands, devices, enrollments, placements, punches, records, sites, terminal_users
+from app.domain import (
+    bindings,
+    commands,
+    contacts,
+    devices,
+    enrollments,
+    placements,
+    punches,
+    reconciliations,
+    records,
+    sites,
+    terminal_users,
+)
+from app.domain.contacts import Contact
 from app.domain.devices import DeviceStatus
 from app.domain.events import Logged
+from app.domain.punches import PunchView
 from app.domain.tables import now
 from app.errors import InvalidInput
 from app.web.dashboard.desk import Desk, Visit
 
 #: Sites in a list to choose from.
 CHOICE: Final = 100
+#: Entries in the timeline of a terminal.
+TIMELINE: Final = 30
 #: Commands that need nothing but a click, by what people call them.
 COMMANDS: Final = {
     "refreshInfo": "Ask what it is",
@@ -118,6 +137,8 @@ async def _one(visit: Visit) -> Response:
             "rejected_records": (await records.with_rejected(session, visit.tenant_id, [device.id])).get(device.id),
         }
         told = (await commands.page(session, visit.tenant_id, _commands_of(device.id))).rows
+        met = await contacts.timeline(session, visit.tenant_id, device.id, TIMELINE)
+        counted = (await reconciliations.by_devices(session, visit.tenant_id, [device.id])).get(device.id)
         address = (
             await enrollments.addresses(session, visit.tenant_id, visit.parts.vault, visit.parts.settings)
             if visit.may("devices:write")
@@ -134,8 +155,20 @@ async def _one(visit: Visit) -> Response:
         latest=latest,
         address=address,
         commands=told,
+        timeline=_merged(met, latest),
+        counted=counted,
         sendable=COMMANDS,
     )
+
+
+def _merged(met: Sequence[Contact], latest: Sequence[PunchView]) -> list[dict[str, Any]]:
+    """The timeline with punches in it, those that came together as one entry."""
+    entries = [asdict(contact) for contact in met]
+    for at, batch in groupby(latest, key=lambda punch: punch.received_at):
+        together = list(batch)
+        late = sum(punch.buffered for punch in together)
+        entries.append({"at": at, "kind": "punches", "count": len(together), "late": late})
+    return sorted(entries, key=lambda entry: entry["at"], reverse=True)[:TIMELINE]
 
 
 async def _find(session: Any, visit: Visit) -> devices.Device:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Final
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
 
-from app import ids
-from app.domain import employees, roster
+from app import ids, paging
+from app.domain import devices, employees, placements, roster
+from app.domain.devices import DeviceStatus
 from app.domain.employees import EmployeePrivilege
+from app.domain.keys import Unauthenticated
+from app.domain.placements import PlacementState
 from app.domain.roster import Person
 from app.errors import AppError, InvalidInput
 from app.web.dashboard.desk import Desk, Visit
 
+#: Devices that a person can be put on by choosing from a list.
+CHOICE: Final = 100
+PLACEABLE: Final = (DeviceStatus.ACTIVE, DeviceStatus.SUSPENDED)
+#: People who are written together; the page shows how many parts are done.
+PART: Final = 500
+#: Where the page has its bars.
+PROGRESS: Final = b"<!-- progress -->"
 IMPORT_BYTES: Final = 3 * 2**20
 MOST_ROWS: Final = 10_000
 MOST_SHOWN: Final = 200
@@ -33,6 +44,7 @@ def routes(desk: Desk) -> list[BaseRoute]:
         desk.post("/employees/import", _import, IMPORT_BYTES),
         desk.get("/employees/{id}", _one),
         desk.post("/employees/{id}/delete", _delete),
+        desk.post("/employees/{id}/placements", _place),
     ]
 
 
@@ -51,9 +63,33 @@ async def _one(visit: Visit) -> Response:
     employee_id = visit.id("emp")
     async with visit.parts.db.read(visit.tenant_id) as session:
         person = (await employees.by_ids(session, visit.tenant_id, [employee_id])).get(employee_id)
-    if person is None:
-        raise employees.EmployeeNotFound(employee_id)
-    return visit.show("employee.html", person=person)
+        if person is None:
+            raise employees.EmployeeNotFound(employee_id)
+        placed = (await placements.by_pins(session, visit.tenant_id, [person.pin])).get(person.pin, [])
+        places = await devices.by_ids(session, visit.tenant_id, [each.device_id for each in placed])
+        asked = paging.Asked(devices.Wanted(statuses=PLACEABLE), devices.BY_NAME.up, paging.Window(size=CHOICE))
+        others = (await devices.page(session, visit.tenant_id, visit.desk.online_since(), asked)).rows
+    return visit.show(
+        "employee.html",
+        person=person,
+        placed=[(each, places[each.device_id]) for each in placed],
+        others=[device for device in others if device.id not in places],
+    )
+
+
+async def _place(visit: Visit) -> Response:
+    """Put a person on one more terminal, or take them off one."""
+    visit.actor.may("employees:write")
+    employee_id, device_id = visit.id("emp"), ids.read("dev", visit.given("device"))
+    shown = ids.show("emp", employee_id)
+    async with visit.write("employeeUpsert", id=shown, deviceIds=[ids.show("dev", device_id)]) as act:
+        person = await roster.hold(act.session, visit.tenant_id, employee_id)
+        placed = (await placements.by_pins(act.session, visit.tenant_id, [person.pin])).get(person.pin, [])
+        wanted = {each.device_id for each in placed if each.state != PlacementState.REMOVING}
+        wanted = wanted - {device_id} if visit.given("do") == "remove" else wanted | {device_id}
+        _, logged = await roster.upsert(act.session, visit.tenant_id, Person(person.pin, {}, sorted(wanted)))
+    visit.ring(logged)
+    return visit.go(f"employees/{shown}", done="saved")
 
 
 async def _save(visit: Visit) -> Response:
@@ -92,13 +128,39 @@ async def _import(visit: Visit) -> Response:
     read = read_csv(text)
     if visit.given("do") != "import" or not read.good:
         return visit.show("import.html", text=text, read=read, written=None)
-    for start in range(0, len(read.good), roster.MOST_AT_ONCE):
-        part = read.good[start : start + roster.MOST_AT_ONCE]
-        async with visit.write("employeeBulkUpsert", employees=[{} for _ in part]) as act:
-            people, logged = await roster.upsert_all(act.session, visit.tenant_id, part)
-            act.on("emp", *(employee.id for employee in people))
-        visit.ring(logged)
-    return visit.show("import.html", text="", read=read, written=len(read.good))
+    # What forbids writing at all is a page of its own; this page has begun once its first part is written.
+    await _write(visit, read.good[:PART])
+    page = visit.show("import.html", text="", read=read, written=len(read.good))
+    head, _, rest = bytes(page.body).partition(PROGRESS)
+    headers = {name: value for name, value in page.headers.items() if name != "content-length"}
+    return StreamingResponse(_progress(visit, read.good, head, rest), media_type="text/html", headers=headers)
+
+
+async def _progress(visit: Visit, people: Sequence[Person], head: bytes, rest: bytes) -> AsyncIterator[bytes]:
+    """The page, as far as the writing has come. Each bar hides the one before: no script is needed."""
+    yield head + _bar(min(PART, len(people)), len(people))
+    for start in range(PART, len(people), PART):
+        try:
+            if not await visit.desk.sessions.alive(visit.session):
+                raise Unauthenticated("Your key stopped working.")
+            await _write(visit, people[start : start + PART])
+        except AppError as exc:
+            told = f"Stopped: {exc.message} {start} of {len(people)} people were written. Import the file again."
+            yield f'<p class="refused" role="alert">{escape(told)}</p></main></body></html>'.encode()
+            return
+        yield _bar(min(start + PART, len(people)), len(people))
+    yield rest
+
+
+def _bar(done: int, all: int) -> bytes:
+    return f'<progress value="{done}" max="{all}" aria-label="People written">{done} of {all}</progress>\n'.encode()
+
+
+async def _write(visit: Visit, people: Sequence[Person]) -> None:
+    async with visit.write("employeeBulkUpsert", employees=[{} for _ in people]) as act:
+        written, logged = await roster.upsert_all(act.session, visit.tenant_id, people)
+        act.on("emp", *(employee.id for employee in written))
+    visit.ring(logged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import orjson
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from app import ids
@@ -27,6 +27,7 @@ def routes(desk: Desk) -> list[BaseRoute]:
         desk.post("/webhooks", _create),
         desk.get("/webhooks/deliveries/{id}", _delivery),
         desk.post("/webhooks/deliveries/{id}", _retry),
+        desk.get("/webhooks/replays/{id}", _progress),
         desk.get("/webhooks/{id}", _one),
         desk.post("/webhooks/{id}", _change),
     ]
@@ -90,6 +91,18 @@ async def _replay(session: Session, visit: Visit) -> replays.Replay | None:
         return None
     replay_id = ids.read("rep", visit.asked("replay"))
     return (await replays.by_ids(session, visit.tenant_id, [replay_id])).get(replay_id)
+
+
+async def _progress(visit: Visit) -> Response:
+    """How far a replay is, for the page that shows it."""
+    visit.actor.may("webhooks:read")
+    replay_id = visit.id("rep")
+    async with visit.parts.db.read(visit.tenant_id) as session:
+        replay = (await replays.by_ids(session, visit.tenant_id, [replay_id])).get(replay_id)
+    if replay is None:
+        raise replays.ReplayNotFound(replay_id)
+    body = {"status": replay.status, "done": replay.done, "total": replay.total}
+    return JSONResponse(body, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
 
 
 async def _change(visit: Visit) -> Response:

@@ -20,14 +20,14 @@ from starlette.responses import Response
 
 from app import ids
 from app.database import Database
-from app.domain import devices, endpoints, keys, roster, tenants
+from app.domain import contacts, devices, employees, endpoints, keys, roster, tenants
 from app.domain.roster import Person
 from app.embedded import EmbeddedRedis
 from app.simulator import Link
 from app.vault import Vault
 from app.web.dashboard.employees import read_csv
 from app.web.dashboard.punches import safe
-from app.web.dashboard.sessions import LASTS, Sessions
+from app.web.dashboard.sessions import LASTS, Session, Sessions
 from tests.server import Server
 
 SERIAL = "DASH0001"
@@ -381,6 +381,130 @@ async def test_people_are_imported_after_a_look_and_bad_rows_are_left_out(inside
     assert "Zineb Zaoui" not in before.text
     assert "2 people were written; 2 rows were left out" in done.text
     assert "Zineb Zaoui" in after.text
+
+
+async def test_an_import_is_written_in_parts_and_shows_how_far_it_is(
+    inside: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.dashboard.employees.PART", 10)
+    text = "pin,name\n" + "".join(f"{n},P{n}\n" for n in range(2000, 2025))
+
+    done = await inside.post("employees/import", csv=text, do="import")
+    listed = await inside.http.get("/dashboard/employees")
+
+    assert re.findall(r"<progress [^>]*>([^<]*)<", done.text) == ["10 of 25", "20 of 25", "25 of 25"]
+    assert "25 people were written" in done.text
+    assert "26 in all" in listed.text
+
+
+async def test_an_import_stops_when_its_key_does_and_says_how_far_it_came(
+    inside: Office, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.dashboard.employees.PART", 10)
+    real = Sessions.alive
+
+    async def revoked(sessions: Sessions, session: Session) -> bool:
+        async with db.across("operate") as connection:
+            await keys.revoke_any(connection, inside.tenant.api_key_id)
+        async with asyncio.timeout(PATIENCE):
+            while await real(sessions, session):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        return False
+
+    monkeypatch.setattr(Sessions, "alive", revoked)
+    text = "pin,name\n" + "".join(f"{n},P{n}\n" for n in range(2000, 2025))
+
+    done = await inside.post("employees/import", csv=text, do="import")
+    async with db.read(inside.tenant.tenant.id) as session:
+        written = await employees.count(session, inside.tenant.tenant.id)
+
+    assert "Your key stopped working. 10 of 25 people were written. Import the file again." in done.text
+    assert 'class="done"' not in done.text
+    assert written == 11
+
+
+async def test_a_person_is_put_on_a_terminal_and_taken_off(inside: Office) -> None:
+    await inside.punch("101")  # binds the terminal
+    people = (await inside.http.get("/dashboard/employees")).text
+    [path] = re.findall(r"/dashboard/(employees/emp_\w+)", people)
+
+    before = await inside.http.get(f"/dashboard/{path}")
+    put = await inside.post(f"{path}/placements", device=inside.device_id, do="add")
+    wanted = await inside.http.get(put.headers["location"])
+    await inside.post(f"{path}/placements", device=inside.device_id, do="remove")
+    removing = await inside.http.get(f"/dashboard/{path}")
+    strange = await inside.post(f"{path}/placements", device=ids.show("dev", ids.new()), do="add")
+
+    assert "On no terminal" in before.text
+    assert '<span class="tag wanted">wanted</span>' in wanted.text
+    assert '<span class="tag removing">removing</span>' in removing.text
+    assert strange.status_code == 404
+
+
+async def test_a_terminals_page_tells_what_passed_between_it_and_us(inside: Office) -> None:
+    link = Link(f"http://127.0.0.1:{inside.server.port}/d/{inside.tenant.enrollment_token}")
+    await inside.punch("101", "102")
+    await link.post(f"/iclock/cdata?SN={SERIAL}&table=ATTLOG&Stamp=9999", b"no line at all\n")
+    await link.post(
+        f"/iclock/cdata?SN={SERIAL}&table=OPERLOG&Stamp=1", b"OPLOG 4\t14\t2026-03-01 08:00:00\t0\t0\t0\t0\n"
+    )
+    await inside.post(f"devices/{inside.device_id}/commands", do="refreshInfo")
+    polled = await link.get(f"/iclock/getrequest?SN={SERIAL}")
+    number = polled.body.split(b":")[1]
+    await link.post(f"/iclock/devicecmd?SN={SERIAL}", b"ID=%b&Return=0&CMD=INFO\n" % number)
+
+    async with asyncio.timeout(PATIENCE):
+        while "Came online" not in (await inside.http.get(f"/dashboard/devices/{inside.device_id}")).text:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    page = (await inside.http.get(f"/dashboard/devices/{inside.device_id}")).text
+    entries = [
+        " ".join(re.sub(r"<[^>]+>", " ", entry).split()) for entry in re.findall(r"<li class=.*?</li>", page, re.DOTALL)
+    ]
+    told = [entry.partition(" UTC ")[2] for entry in entries]
+
+    assert "Sent 2 punches" in told
+    assert "Was told refreshInfo" in told
+    assert "Reported on refreshInfo succeeded" in told
+    assert "Sent 1 record of OPERLOG" in told
+    assert any(entry.startswith("Sent a line that cannot be read:") for entry in told)
+    assert "Bound: it is heard from here on" in told
+    times = [entry.partition(" UTC ")[0] for entry in entries]
+    assert times == sorted(times, reverse=True)
+
+
+async def test_a_timeline_has_nothing_of_another_tenants_terminal_and_nothing_of_a_neighbour(
+    inside: Office, db: Database, vault: Vault
+) -> None:
+    await inside.punch("101")
+    async with db.across("operate") as connection:
+        other = await tenants.create(connection, vault, "Other")
+    mine, theirs = inside.tenant.tenant.id, other.tenant.id
+    async with db.write(mine) as session:
+        neighbour = await devices.register(session, mine, "NEIGHBOUR", time_zone="UTC")
+    device_id = ids.read("dev", inside.device_id)
+
+    async with db.read(mine) as session:
+        ours = await contacts.timeline(session, mine, device_id)
+        beside = await contacts.timeline(session, mine, neighbour.id)
+    async with db.read(theirs) as session:
+        stolen = await contacts.timeline(session, mine, device_id)
+
+    assert ours != []
+    assert (beside, stolen) == ([], [])
+
+
+async def test_a_replay_tells_its_page_how_far_it_is(inside: Office, db: Database, vault: Vault) -> None:
+    await inside.punch("101")
+    made = await inside.post("webhooks", url="http://127.0.0.1:9999/")
+    [path] = re.findall(r"/dashboard/(webhooks/whk_\w+)", made.text)
+    started = await inside.post(path, do="replay", since="2020-01-01T00:00")
+    [replay] = re.findall(r"replay=(rep_\w+)", started.headers["location"])
+
+    told = await inside.http.get(f"/dashboard/webhooks/replays/{replay}")
+    unknown = await inside.http.get(f"/dashboard/webhooks/replays/{ids.show('rep', ids.new())}")
+
+    assert told.json() == {"status": "RUNNING", "done": 0, "total": None}
+    assert unknown.status_code == 404
 
 
 def test_a_file_of_a_spreadsheet_is_read() -> None:

@@ -21,7 +21,7 @@ from app.domain import keys
 from app.embedded import EmbeddedRedis
 from app.simulator import Link
 from app.vault import Vault
-from tests.app.web.test_dashboard import Office, opening
+from tests.app.web.test_dashboard import SERIAL, Office, opening
 from tests.conftest import SECRET_KEY
 from tests.frontend_examples import browser
 from tests.receiver import Receiver
@@ -136,9 +136,14 @@ async def _furnish(office: Office, url: str) -> dict[str, str]:
     await office.punch("101", "102", "103", "999")
     await office.punch("104", late=timedelta(hours=3))
     await office.post(f"devices/{office.device_id}/commands", do="refreshInfo")
+    polled = await link.get(f"/iclock/getrequest?SN={SERIAL}")
+    number = polled.body.split(b":")[1]
+    await link.post(f"/iclock/devicecmd?SN={SERIAL}", b"ID=%b&Return=0&CMD=INFO\n" % number)
+    await link.post(f"/iclock/cdata?SN={SERIAL}&table=ATTLOG&Stamp=9999", b"no line at all\n")
     tested = await office.post(f"webhooks/{webhook}", do="test")
     await office.post("keys", name="payroll", scope=["punches:read", "employees:read"])
     people = (await office.http.get("/dashboard/employees")).text
+    await office.post(f"{_first(people, 'employees/emp_')}/placements", device=office.device_id, do="add")
     delivery = tested.headers["location"].partition("?")[0]
     async with asyncio.timeout(30):
         while "delivered" not in (await office.http.get(delivery)).text:  # noqa: ASYNC110
@@ -248,6 +253,78 @@ async def test_the_live_page_shows_punches_over_a_restart_and_ends_with_its_key(
     assert "late 3 h" in rows[1]
     assert rows[2].startswith("Zoë <b>Çelik</b> Front door")
     assert figures == "3"
+
+
+async def test_a_replay_moves_on_before_ones_eyes_until_all_of_it_was_delivered_again(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    executable = chromium()
+    knobs: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_networks": "127.0.0.0/8"}
+    async with (
+        Receiver() as receiver,
+        opening(database_url, redis_server.url, db, vault, **knobs) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        await office.sign_in()
+        made = await office.post("webhooks", url=receiver.url("/hook"), type=["punch.created"])
+        webhook = made.text.partition('href="/dashboard/webhooks/')[2].partition('"')[0]
+        async with working(database_url, redis_server.url):
+            await office.punch("101", "102", "103")
+            await receiver.count(3)
+        await enter(page, office)
+        await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/webhooks/{webhook}")
+        await page.ask("document.querySelector('input[name=since]').value = '2020-01-01T00:00'")
+        await page.ask("document.querySelector('button[value=replay]').click()")
+        await page.until("document.querySelector('[data-follow]') !== null && document.readyState === 'complete'")
+        begun = await page.ask("document.querySelector('[data-count]').innerText")
+        await page.ask("window.untouched = true")
+        async with working(database_url, redis_server.url):
+            # Nobody reloads: the page does, once it is over.
+            await page.until("document.querySelector('.tag.completed') !== null && window.untouched === undefined")
+            ended = await page.ask("document.querySelector('[data-count]').innerText")
+        await receiver.count(6)
+        sent = len(receiver.to("/hook"))
+
+    assert begun == "0 of … ended"
+    assert ended == "3 of 3 ended"
+    assert sent == 6
+    assert page.problems == []
+
+
+async def test_a_file_with_a_bad_row_is_looked_through_and_its_good_rows_are_imported(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    executable = chromium()
+    file = tmp_path / "people.csv"
+    rows = "".join(f"{n},Person {n}\r\n" for n in range(3000, 4200))
+    file.write_text("PIN,Name\r\n" + rows + "not a pin,Nobody\r\n")
+    async with (
+        opening(database_url, redis_server.url, db, vault) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        await enter(page, office)
+        await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/employees/import")
+        root = (await page.do("DOM.getDocument"))["root"]["nodeId"]
+        chosen = (await page.do("DOM.querySelector", nodeId=root, selector="#file"))["nodeId"]
+        await page.do("DOM.setFileInputFiles", nodeId=chosen, files=[str(file)])
+        await page.until("document.getElementById('csv').value.length > 1000")
+        await page.ask("document.querySelector('button[value=preview]').click()")
+        await page.until("document.getElementById('bad') !== null && document.readyState === 'complete'")
+        bad = await page.ask("[...document.querySelectorAll('tr.bad > *')].map(cell => cell.innerText)")
+        serious = await faults(page)
+        await page.picture(PICTURES / "import-preview-wide-light.png", width=1200, height=900)
+        await page.ask("document.querySelector('button[value=import]').click()")
+        await page.until("document.querySelector('main .done') !== null && document.readyState === 'complete'")
+        bars = await page.ask(
+            "[...document.querySelectorAll('progress')].map(bar => [bar.value, bar.offsetHeight > 0])"
+        )
+        told = await page.ask("document.querySelector('main .done').innerText")
+
+    assert bad == ["1202", "A PIN has 1 to 24 letters or digits.", "not a pin, Nobody"]
+    assert serious == []
+    assert bars == [[500, False], [1000, False], [1200, True]]
+    assert told == "1200 people were written; 1 rows were left out."
+    assert page.problems == []
 
 
 async def test_a_device_is_added_by_keyboard_and_mouse_and_its_first_contact_is_seen(

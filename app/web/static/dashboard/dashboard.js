@@ -37,3 +37,21 @@ if (watched) {
   };
   look();
 }
+const followed = document.querySelector("[data-follow]");
+if (followed) {
+  const bar = followed.querySelector("progress"), count = followed.querySelector("[data-count]");
+  const look = async () => {
+    try {
+      const answer = await fetch(followed.dataset.follow, {redirect: "manual"});
+      if (answer.ok) {
+        const {status, done, total} = await answer.json();
+        if (status !== "RUNNING") return location.reload();
+        bar.max = Math.max(total ?? 0, done, 1);
+        bar.value = done;
+        count.textContent = `${done} of ${total ?? "…"} ended`;
+      }
+    } catch { /* the server is away; look again */ }
+    setTimeout(look, 500);
+  };
+  look();
+}
