@@ -99,15 +99,22 @@ class Page:
     async def text(self) -> str:
         return str(await self.ask("document.body.innerText"))
 
-    async def picture(self, path: Path, *, width: int = 1100, height: int = 800, dark: bool = False) -> None:
-        """A PNG of what can be seen."""
+    async def picture(
+        self, path: Path, *, width: int = 1100, height: int = 800, dark: bool = False, whole: bool = False
+    ) -> None:
+        """A PNG of what can be seen, or of the whole page."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         await self.do("Emulation.setEmulatedMedia", features=scheme)
         await self.do(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         await asyncio.sleep(0.3)  # one repaint
-        picture = await self.do("Page.captureScreenshot", format="png")
+        wanted: dict[str, Any] = {}
+        if whole:
+            size = (await self.do("Page.getLayoutMetrics"))["cssContentSize"]
+            clip = {"x": 0, "y": 0, "width": width, "height": max(size["height"], height), "scale": 1}
+            wanted = {"captureBeyondViewport": True, "clip": clip}
+        picture = await self.do("Page.captureScreenshot", format="png", **wanted)
         await asyncio.to_thread(path.write_bytes, base64.b64decode(picture["data"]))
 
     def _note(self, message: dict[str, Any]) -> None:
