@@ -97,6 +97,18 @@ GUARDS: tuple[Guard, ...] = (
         [AT_DASHBOARD + "a_stopping_server_ends_its_streams_at_once_and_signs_nobody_out"],
     ),
     Guard(
+        "pages: an import stops with its key",
+        "app/web/dashboard/employees.py",
+        [("if not await visit.desk.sessions.alive(visit.session):", "if False:")],
+        [AT_DASHBOARD + "an_import_stops_when_its_key_does_and_says_how_far_it_came"],
+    ),
+    Guard(
+        "pages: who is placed by two at once is placed by both",
+        "app/domain/roster.py",
+        [("_ROW.id == employee_id).with_for_update(key_share=True)", "_ROW.id == employee_id)")],
+        [AT_DASHBOARD + "two_who_place_a_person_at_once_both_do"],
+    ),
+    Guard(
         "pages: a key has so many streams",
         LIVE,
         [("if streams[key_id] >= visit.parts", "if False and streams[key_id] >= visit.parts")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 
-from app.web.dashboard import devices, employees, keys, live, punches, webhooks
+from app.web.dashboard import audit, devices, employees, keys, live, punches, webhooks
 from app.web.dashboard.desk import Desk
 from app.web.dashboard.desk import Parts as Parts
 
@@ -21,5 +21,6 @@ def routes(parts: Parts) -> list[BaseRoute]:
         *employees.routes(desk),
         *webhooks.routes(desk),
         *keys.routes(desk),
+        *audit.routes(desk),
     ]
     return [Route("/dashboard", lambda _: RedirectResponse("/dashboard/")), Mount("/dashboard", routes=pages)]

@@ -61,6 +61,7 @@ NAVIGATION: Final = (
     ("employees", "Employees", "employees:read"),
     ("webhooks", "Webhooks", "webhooks:read"),
     ("keys", "Keys", "keys:write"),
+    ("audit", "Audit", "audit:read"),
     ("plan", "Plan", None),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -56,3 +57,40 @@ async def test_a_form_leaves_who_did_what_to_which_object(db: Database, inside: 
         rows[3]["detail"]
         == f'{{"command": {{"unlockDoor": {{"door": 1, "seconds": 5}}}}, "deviceId": "{inside.device_id}"}}'
     )
+
+
+async def test_the_page_lists_deeds_with_who_did_them_and_filters(inside: Office) -> None:
+    await inside.punch("101")
+    await inside.post(f"devices/{inside.device_id}", do="suspend")
+    await inside.post("employees", pin="7", name="Secret Name")
+
+    every = await inside.http.get("/dashboard/audit")
+    about = await inside.http.get(f"/dashboard/audit?target={inside.device_id}")
+    none = await inside.http.get("/dashboard/audit?action=deviceRetire")
+    strange = await inside.http.get("/dashboard/audit?target=nonsense")
+
+    assert "first key" in every.text
+    assert "employeeUpsert" in every.text
+    assert "Secret Name" not in every.text
+    assert f'href="/dashboard/devices/{inside.device_id}"' in about.text
+    assert "deviceSuspend" in about.text
+    assert "employeeUpsert" not in about.text
+    assert "Nothing matches" in none.text
+    assert strange.status_code == 400
+
+
+async def test_the_page_needs_its_scope_and_shows_nothing_of_another_tenant(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, inside: Office
+) -> None:
+    await inside.punch("101")
+    await inside.post(f"devices/{inside.device_id}", do="suspend")
+    async with opening(database_url, redis_server.url, db, vault) as other:
+        await other.sign_in()
+        theirs = await other.http.get(f"/dashboard/audit?target={inside.device_id}")
+    made = await inside.post("keys", name="reader", scope="punches:read")
+    [key] = set(re.findall(r"pc_live_\w{49}", made.text))
+    await inside.sign_in(key)
+    refused = await inside.http.get("/dashboard/audit")
+
+    assert "Nothing matches" in theirs.text
+    assert refused.status_code == 403

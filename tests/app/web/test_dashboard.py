@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import ids
-from app.database import Database
-from app.domain import contacts, devices, employees, endpoints, keys, roster, tenants
+from app.database import Database, driver
+from app.domain import contacts, devices, employees, endpoints, keys, placements, roster, tenants
 from app.domain.roster import Person
 from app.embedded import EmbeddedRedis
 from app.simulator import Link
@@ -91,7 +91,7 @@ async def inside(office: Office) -> Office:
     return office
 
 
-PAGES = ["", "devices", "devices/add", "punches", "employees", "employees/import", "webhooks", "keys", "plan"]
+PAGES = ["", "devices", "devices/add", "punches", "employees", "employees/import", "webhooks", "keys", "audit", "plan"]
 
 
 # ── who gets in ──────────────────────────────────────────────────────────────────────────────────────
@@ -439,6 +439,21 @@ async def test_a_person_is_put_on_a_terminal_and_taken_off(inside: Office) -> No
     assert '<span class="tag wanted">wanted</span>' in wanted.text
     assert '<span class="tag removing">removing</span>' in removing.text
     assert strange.status_code == 404
+
+
+async def test_two_who_place_a_person_at_once_both_do(inside: Office, db: Database) -> None:
+    tenant_id = inside.tenant.tenant.id
+    async with db.write(tenant_id) as session:
+        person, _ = await roster.upsert(session, tenant_id, Person("55", {}))
+        at = [await devices.register(session, tenant_id, f"DOOR{n}", time_zone="UTC") for n in range(8)]
+        await (await driver(session)).execute("UPDATE devices SET status = 'ACTIVE' WHERE tenant_id = $1", tenant_id)
+    path = f"employees/{ids.show('emp', person.id)}/placements"
+
+    await asyncio.gather(*(inside.post(path, device=ids.show("dev", device.id), do="add") for device in at))
+
+    async with db.read(tenant_id) as session:
+        placed = (await placements.by_pins(session, tenant_id, ["55"]))["55"]
+    assert {each.device_id for each in placed if each.state == "WANTED"} == {device.id for device in at}
 
 
 async def test_a_terminals_page_tells_what_passed_between_it_and_us(inside: Office) -> None:

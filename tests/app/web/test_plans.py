@@ -32,6 +32,7 @@ FORMS: list[tuple[str, dict[str, str]]] = [
     ("devices/DEVICE/commands", {"do": "cancel", "command": ids.show("cmd", ids.new())}),
     ("employees", {"pin": "7", "name": "Z"}),
     ("employees/import", {"do": "import", "csv": "pin,name\n7,Z\n"}),
+    ("employees/EMPLOYEE/placements", {"do": "add", "device": ids.show("dev", ids.new())}),
     ("employees/EMPLOYEE/delete", {}),
     ("webhooks", {"url": "https://r.example/"}),
     ("webhooks/ENDPOINT", {"do": "test"}),

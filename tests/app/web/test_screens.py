@@ -162,6 +162,7 @@ async def _furnish(office: Office, url: str) -> dict[str, str]:
         "webhook": f"webhooks/{webhook}",
         "delivery": delivery.removeprefix("/dashboard/"),
         "keys": "keys",
+        "audit": "audit",
         "plan": "plan",
         "refused": "devices/nothing",
     }
