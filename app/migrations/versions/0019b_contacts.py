@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0019b"
-down_revision: str | None = "0013b"
+down_revision: str | None = "0015b"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
