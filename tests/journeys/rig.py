@@ -190,8 +190,8 @@ class Rig:
     def processes(self) -> list[Process]:
         return [*self.servers, *self.workers]
 
-    async def staff(self, *, servers: int, workers: int) -> None:
-        """Start so many, and return once the servers are ready."""
+    async def staff(self, *, servers: int, workers: int, **settings: str) -> None:
+        """Start so many, with these settings besides, and return once the servers are ready."""
         environment = {
             "PUNCHCONNECT_DATABASE_URL": self.postgres.url,
             "PUNCHCONNECT_REDIS_URL": self.redis.url,
@@ -207,7 +207,7 @@ class Rig:
             # What a killed worker held is due again when its lease ends.
             "PUNCHCONNECT_WEBHOOK_TIMEOUT_SECONDS": "2",
             "PUNCHCONNECT_WEBHOOK_LEASE_SECONDS": "5",
-        }
+        } | {f"PUNCHCONNECT_{name.upper()}": value for name, value in settings.items()}
         for _ in range(servers):
             with listen() as place:
                 port = place.getsockname()[1]
