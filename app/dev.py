@@ -289,6 +289,7 @@ def _environment(here: Installation) -> dict[str, str]:
         "DEVICE_RATE": "1000000",
         "DEVICE_BURST": "1000000",
         "SOCKETS_PER_KEY": "100000",
+        "SOCKETS_PER_TENANT": "100000",
         "LOG_FORMAT": "console" if sys.stderr.isatty() else "json",
         "LOG_LEVEL": "WARNING",
     }

@@ -7,9 +7,6 @@ share one round trip.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,20 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.exceptions import RedisError
-
+from app.asking import Asker
 from app.telemetry import POINTS, REFUSED
 
-log = structlog.get_logger(__name__)
-
-#: Seconds for one exchange with Redis, connecting included, and how long it is left alone after a failure.
-ATTEMPT: Final = 0.25
-PAUSE: Final = 1.0
-#: Callers in one round trip, and callers that wait; beyond that the local bucket answers.
-BATCH: Final = 256
-MOST_WAITING: Final = 4_096
 #: While Redis is away, each process grants this part of the bucket.
 LOCAL_PART: Final = 0.25
 LOCAL_BUCKETS: Final = 10_000
@@ -118,19 +104,20 @@ class Limiter:
         self.most, self.rate = most, rate
         part = 1.0 if url is None else LOCAL_PART
         self._local = Local(max(most * part, min(most, largest)), rate * part)
-        self._redis = None if url is None else _Redis(url)
+        #: The process's connection for such questions; others may ask there, too.
+        self.redis = None if url is None else Asker(url)
 
     async def stop(self) -> None:
         """Let go of Redis."""
-        if self._redis is not None:
-            await self._redis.stop()
+        if self.redis is not None:
+            await self.redis.stop()
 
     async def spend(self, who: UUID, cost: float) -> Allowance:
         """Take `cost` points out of `who`'s bucket, if they are there. Never raises, never waits for long."""
-        answer = await self._redis.spend(who, self.most, self.rate, cost) if self._redis is not None else None
+        answer = await self.redis.ask(*self._spending(who, cost)) if self.redis is not None else None
         if answer is not None:
             POINTS.labels("redis").inc(max(0.0, cost))
-            return _allowance(*answer, cost, self.most, self.rate)
+            return _allowance(answer[0] == 1, float(answer[1]), cost, self.most, self.rate)
         POINTS.labels("local").inc(max(0.0, cost))
         alone = _allowance(*self._local.spend(who, cost), cost, self._local.most, self._local.rate)
         return replace(alone, alone=True)
@@ -139,10 +126,13 @@ class Limiter:
         """Return what was taken and not used, to where it came from. Does not wait; lost when Redis has gone since."""
         if points <= 0:
             return
-        if taken.alone or self._redis is None:
+        if taken.alone or self.redis is None:
             self._local.spend(who, -points)
         else:
-            self._redis.give_back(who, self.most, self.rate, points)
+            self.redis.tell(*self._spending(who, -points))
+
+    def _spending(self, who: UUID, cost: float) -> tuple[Any, ...]:
+        return ("EVAL", _SPEND, 1, f"points:{who}", self.most, self.rate, cost)
 
 
 def _allowance(granted: bool, points: float, cost: float, most: float, rate: float) -> Allowance:
@@ -156,106 +146,3 @@ def _allowance(granted: bool, points: float, cost: float, most: float, rate: flo
         retry_in=0 if granted else max(0.0, min(cost, most) - points) / rate,
         restore=rate,
     )
-
-
-_Answer = tuple[bool, float]
-
-
-class _Redis:
-    """One connection; whatever waits goes out together."""
-
-    def __init__(self, url: str) -> None:
-        self._options: dict[str, Any] = {
-            **parse_url(url),
-            "socket_timeout": None,
-            "socket_connect_timeout": ATTEMPT,
-            "health_check_interval": 0,
-            "retry": None,
-            "retry_on_timeout": False,
-            "protocol": 2,
-            "decode_responses": False,
-            "driver_info": None,
-        }
-        self._class: type[AbstractConnection] = self._options.pop("connection_class", Connection)
-        self._connection: AbstractConnection | None = None
-        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[_Answer | None] | None]] = []
-        self._task: asyncio.Task[None] | None = None
-        self._away_until = -math.inf
-        self._away = False
-
-    async def spend(self, who: UUID, most: float, rate: float, cost: float) -> _Answer | None:
-        """Whether it was granted and what is left; None when Redis cannot say."""
-        if len(self._waiting) >= MOST_WAITING or time.monotonic() < self._away_until:
-            return None
-        future: asyncio.Future[_Answer | None] = asyncio.get_running_loop().create_future()
-        self._offer(who, (most, rate, cost), future)
-        return await future
-
-    def give_back(self, who: UUID, most: float, rate: float, points: float) -> None:
-        """The same without an answer."""
-        if len(self._waiting) < MOST_WAITING and time.monotonic() >= self._away_until:
-            self._offer(who, (most, rate, -points), None)
-
-    async def stop(self) -> None:
-        """A moment for what waits, then the end."""
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=ATTEMPT)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._hang_up()
-
-    def _offer(self, who: UUID, numbers: tuple[float, ...], future: asyncio.Future[_Answer | None] | None) -> None:
-        self._waiting.append((("EVAL", _SPEND, 1, f"points:{who}", *numbers), future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
-
-    async def _work(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            try:
-                async with asyncio.timeout(ATTEMPT):
-                    await self._exchange(batch)
-            except Exception as exc:  # whatever it was, requests go on
-                await self._failed(exc, batch)
-            except BaseException:
-                _give_up(batch)
-                raise
-
-    async def _exchange(self, batch: list[tuple[tuple[Any, ...], asyncio.Future[_Answer | None] | None]]) -> None:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._class(**self._options)
-            await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_packed_command(connection.pack_commands([command for command, _ in batch]))
-        for _, future in batch:
-            granted, points = await connection.read_response()
-            if future is not None and not future.done():
-                future.set_result((granted == 1, float(points)))
-        if self._away:
-            self._away = False
-            log.info("limits_restored")
-
-    async def _failed(self, exc: Exception, batch: list[Any]) -> None:
-        if not self._away:
-            self._away = True
-            log.warning("limits_lost", error=f"{type(exc).__name__}: {exc}")
-        self._away_until = time.monotonic() + PAUSE
-        _give_up(batch)
-        _give_up(self._waiting)
-        self._waiting.clear()
-        await self._hang_up()
-
-    async def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            writer = connection._writer  # noqa: SLF001
-            with contextlib.suppress(RedisError, OSError):
-                await connection.disconnect(nowait=True)
-            if writer is not None:
-                writer.transport.abort()
-
-
-def _give_up(batch: list[tuple[tuple[Any, ...], asyncio.Future[_Answer | None] | None]]) -> None:
-    for _, future in batch:
-        if future is not None and not future.done():
-            future.set_result(None)

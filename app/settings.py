@@ -75,7 +75,10 @@ class Settings(BaseSettings):
 
     api_points: int = Field(default=20_000, gt=0, description="Query-cost points a tenant may spend at once.")
     api_restore: float = Field(default=500, gt=0, description="Points given back per second.")
-    sockets_per_key: int = Field(default=100, gt=0, description="Live sockets one API key may hold.")
+    sockets_per_key: int = Field(
+        default=100, gt=0, description="Sockets and event streams one API key may hold, in all processes together."
+    )
+    sockets_per_tenant: int = Field(default=1000, gt=0, description="The same of all API keys of a tenant.")
     signup: bool = Field(default=False, description="Whether strangers may sign up for a trial on the dashboard.")
     signup_per_address: int = Field(default=3, ge=1, description="Trials that one network address may start in a day.")
     signup_per_day: int = Field(default=100, ge=1, description="Trials that may be started in a day altogether.")

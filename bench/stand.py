@@ -81,6 +81,7 @@ async def stand() -> AsyncIterator[Stand]:
                 "PUNCHCONNECT_DEVICE_RATE": "1000000",
                 "PUNCHCONNECT_DEVICE_BURST": "1000000",
                 "PUNCHCONNECT_SOCKETS_PER_KEY": "1000000",
+                "PUNCHCONNECT_SOCKETS_PER_TENANT": "1000000",
                 "PUNCHCONNECT_LOG_LEVEL": "WARNING",
                 "PUNCHCONNECT_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
                 "PUNCHCONNECT_WEBHOOK_ALLOW_HTTP": "true",

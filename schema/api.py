@@ -13,6 +13,7 @@ from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import Actor, KeyRing
 from app.limits import Limiter
+from app.places import Places
 from app.settings import Settings
 from app.vault import Vault
 from schema import cost, schema
@@ -50,8 +51,9 @@ class GraphQLApi:
             parts.keys,
             lambda actor: self._context(actor, f"req_{uuid4().hex}", None),
             public_url=settings.public_url,
-            limits=SocketLimits(per_key=settings.sockets_per_key),
+            limits=SocketLimits(per_key=settings.sockets_per_key, per_tenant=settings.sockets_per_tenant),
             toll=self.budget.toll,
+            places=Places(self._limiter.redis),
         )
         self.streams = EventStreams(self.sockets.runner, self.sockets.held, self.sockets.limits)
         self.http = GraphQLHttp(

@@ -16,6 +16,7 @@ import structlog
 from app.domain.keys import Actor
 from app.domain.tables import now
 from app.errors import ServiceUnavailable
+from app.places import Places
 
 log = structlog.get_logger(__name__)
 
@@ -48,22 +49,26 @@ class Connection(Protocol):
 class Held:
     """All of one process."""
 
-    def __init__(self, keys: Keys, *, per_key: int, check_keys_every: float) -> None:
+    def __init__(self, keys: Keys, places: Places, *, per_key: int, per_tenant: int, check_keys_every: float) -> None:
         self.draining = False
         self._keys = keys
+        self._places = places
         self._per_key = per_key
+        self._per_tenant = per_tenant
         self._check_keys_every = check_keys_every
         self._by_key: Counter[UUID] = Counter()
         self._connections: dict[Connection, asyncio.Task[Any] | None] = {}
         self._guard: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to watch the keys of what is open."""
+        """Begin to watch the keys of what is open, and to tell other processes how much that is."""
+        await self._places.start()
         self._guard = asyncio.create_task(self._watch_keys())
 
     async def stop(self) -> None:
         """Close what is open."""
         await self.drain()
+        await self._places.stop()
         if self._guard is not None:
             self._guard.cancel()
             await asyncio.gather(self._guard, return_exceptions=True)
@@ -87,18 +92,22 @@ class Held:
         finally:
             del self._connections[connection]
 
-    def admit(self, actor: Actor) -> bool:
-        """Count one of this key, unless it has as many as it may."""
-        if self._by_key[actor.key_id] >= self._per_key:
+    async def admit(self, actor: Actor) -> bool:
+        """Count one of this key and its tenant, unless they have as many as they may, in all processes together."""
+        if not await self._places.take(self._shares(actor)):
             return False
         self._by_key[actor.key_id] += 1
         return True
 
     def forget(self, actor: Actor) -> None:
         """One that was admitted has ended."""
+        self._places.free(self._shares(actor))
         self._by_key[actor.key_id] -= 1
         if not self._by_key[actor.key_id]:
             del self._by_key[actor.key_id]
+
+    def _shares(self, actor: Actor) -> dict[str, int]:
+        return {f"key:{actor.key_id}": self._per_key, f"tenant:{actor.tenant_id}": self._per_tenant}
 
     async def drain(self, over: float = 0) -> None:
         """End every one with 1012, spread over some seconds, and refuse new ones. Clients resume elsewhere."""

@@ -219,8 +219,10 @@ class GraphQLHttp:
         if operation.operation is OperationType.SUBSCRIPTION and streams is not None:
             if streams.held.draining:
                 raise ServiceUnavailable("This server is restarting: connect again.")
-            if not streams.held.admit(context.actor):
-                raise RateLimited("This API key holds as many connections as it may.", allowance=context.allowance)
+            if not await streams.held.admit(context.actor):
+                raise RateLimited(
+                    "This API key, or its tenant, holds as many connections as it may.", allowance=context.allowance
+                )
             return Streaming(Asked(asked.query, asked.variables, asked.name, asked.extensions), context)
         result: ExecutionResult = await operations.run(priced, context, asked.extensions)
         spent = self._budget.settle(context, priced, result.data)

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.domain.keys import Actor, Unauthenticated
 from app.errors import ServiceUnavailable
+from app.places import Places
 from schema import frames
 from schema.errors import RateLimited
 from schema.frames import Malformed
@@ -47,12 +48,14 @@ class SocketLimits:
     """Bounds; spans in seconds."""
 
     operations: int = 100  # on one socket
-    per_key: int = 100  # sockets with one API key in this process
+    per_key: int = 100  # connections with one API key, in all processes
+    per_tenant: int = 1000  # of one tenant, likewise
     waiting: int = 1000  # sockets in this process that have not said who they are
     queue: int = 8  # messages waiting to be sent on one socket
     init: float = 10
     ping_every: float = 15
     stall: float = 30  # without the client taking anything
+    idle: float = 900  # without an operation
     shared: Bounds = field(default_factory=Bounds)  # of what waits for one subscription that shares
     check_keys_every: float = 2
 
@@ -69,11 +72,18 @@ class SocketServer:
         public_url: str,
         limits: SocketLimits | None = None,
         toll: Toll | None = None,
+        places: Places | None = None,
     ) -> None:
         self.runner = Runner(schema, make_context, public_url=public_url, toll=toll)
         self.keys = keys
         self.limits = limits = limits or SocketLimits()
-        self.held = Held(keys, per_key=limits.per_key, check_keys_every=limits.check_keys_every)
+        self.held = Held(
+            keys,
+            places or Places(None),
+            per_key=limits.per_key,
+            per_tenant=limits.per_tenant,
+            check_keys_every=limits.check_keys_every,
+        )
 
     async def start(self) -> None:
         """Begin to watch the keys of open sockets."""
@@ -136,6 +146,7 @@ class Socket:
         )
         #: How it ends: code and reason, or None when the client is gone.
         self._ending: asyncio.Future[tuple[int, str] | None] = self._loop.create_future()
+        self._busy_at = self._loop.time()
         self._init_timer: asyncio.TimerHandle | None = None
         self._ping_timer: asyncio.TimerHandle | None = None
 
@@ -220,8 +231,8 @@ class Socket:
         except ServiceUnavailable as exc:
             self.end(TRY_LATER, exc.message)
             return
-        if not self._server.held.admit(actor):
-            self.end(TRY_LATER, "This API key holds as many sockets as it may.")
+        if not await self._server.held.admit(actor):
+            self.end(TRY_LATER, "This API key, or its tenant, holds as many connections as it may.")
             return
         self.actor = actor
         await self._pipe.put(frames.ACK)
@@ -278,6 +289,10 @@ class Socket:
 
     def _ping(self) -> None:
         self._ping_timer = self._loop.call_later(self._limits.ping_every, self._ping)
+        if self._operations:
+            self._busy_at = self._loop.time()
+        elif self._loop.time() - self._busy_at >= self._limits.idle:
+            self.end(TRY_LATER, "Nothing ran here for too long.")
         self._pipe.put_nowait(frames.PING)  # whose queue is full has something better to read
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────

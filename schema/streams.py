@@ -41,8 +41,8 @@ HEADERS: Final = {"cache-control": "no-store, no-transform", "x-accel-buffering"
 class Lent(Wire, Protocol):
     """What the server lends for one answer: app.web.wire.Body."""
 
-    def cut(self) -> None:
-        """End the connection in the middle of the answer."""
+    def cut(self, *, at_once: bool = False) -> None:
+        """End the connection in the middle of the answer, with or without what is buffered."""
 
 
 def write_next(payload: bytes, cursor: str | None = None) -> bytes:
@@ -66,6 +66,7 @@ class EventStream:
         send: Send,
     ) -> None:
         self.actor: Actor | None = actor
+        self._stuck = False
         self._runner = runner
         self._held = held
         self._limits = limits
@@ -138,7 +139,7 @@ class EventStream:
                     await self._send({"type": "http.response.body", "body": b""})
                 return True
         if self._lent is not None:
-            self._lent.cut()
+            self._lent.cut(at_once=self._stuck)
         return False
 
     def _named(self) -> Actor:
@@ -149,6 +150,7 @@ class EventStream:
         try:
             await self._pipe.send()
         except Stuck:
+            self._stuck = True
             self.end(TRY_LATER, "Nothing was read for too long: connect again and resume by cursor.")
         except Exception:
             log.exception("streams.sender_failed")

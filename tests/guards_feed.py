@@ -7,6 +7,7 @@ from tests.guards import Guard
 SHARING, PIPE, STREAMS, HELD = "schema/sharing.py", "schema/pipe.py", "schema/streams.py", "schema/held.py"
 AT_SHARING, AT_SOCKET = "tests/schema/test_sharing.py::test_", "tests/schema/test_socket.py::test_"
 AT_WATCHING = "tests/schema/test_watching.py::test_"
+PLACES, AT_PLACES, AT_HELD = "app/places.py", "tests/app/test_places.py::test_", "tests/schema/test_held.py::test_"
 AT_STREAMS = "tests/schema/test_streams.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
@@ -96,8 +97,8 @@ GUARDS: tuple[Guard, ...] = (
         "schema/http.py",
         [
             (
-                "            if not streams.held.admit(context.actor):\n",
-                "            if streams.held.admit(context.actor) is None:\n",
+                "            if not await streams.held.admit(context.actor):\n",
+                "            if await streams.held.admit(context.actor) is None:\n",
             )
         ],
         [AT_STREAMS + "streams_count_among_the_connections_of_a_key"],
@@ -140,5 +141,42 @@ GUARDS: tuple[Guard, ...] = (
         "app/domain/delivery_feed.py",
         [("    if len(message) % 16 or len(message) > RING * 16:\n        return []\n", "")],
         [AT_WATCHING + "a_ring_holds_ids_and_nothing_else"],
+    ),
+    Guard(
+        "places: what other processes hold counts",
+        PLACES,
+        [("      held = held + tonumber(count)\n", "      held = held + 0\n")],
+        [
+            AT_PLACES + "processes_share_the_places_and_give_them_back",
+            AT_HELD + "a_key_and_a_tenant_hold_so_many_in_all_processes_together",
+        ],
+    ),
+    Guard(
+        "places: a process that says nothing counts no more",
+        PLACES,
+        [
+            ("if not till or tonumber(till) < now then", "if not till then"),
+            ("    redis.call('PEXPIRE', name, ARGV[2])\n", ""),
+            ("  redis.call('PEXPIRE', name, ARGV[2])\n", ""),
+        ],
+        [AT_PLACES + "a_process_that_dies_gives_its_places_back_and_one_that_lives_keeps_them"],
+    ),
+    Guard(
+        "places: what is held is said again",
+        PLACES,
+        [("                self._tell(redis, names[start : start + CHUNK])", "                pass")],
+        [AT_PLACES + "a_redis_that_forgot_everything_knows_it_again_soon"],
+    ),
+    Guard(
+        "places: who gives up waiting holds nothing",
+        PLACES,
+        [("            if not room:  # refused", "            if room:  # refused")],
+        [AT_PLACES + "who_gives_up_waiting_holds_nothing"],
+    ),
+    Guard(
+        "socket: one on which nothing runs is ended",
+        "schema/socket.py",
+        [("        elif self._loop.time() - self._busy_at >= self._limits.idle:", "        elif False:")],
+        [AT_HELD + "a_socket_on_which_nothing_runs_is_ended_and_one_that_is_used_is_not"],
     ),
 )

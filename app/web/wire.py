@@ -69,9 +69,14 @@ class Body:
         """Bytes that the client has not taken yet."""
         return self._cycle.transport.get_write_buffer_size()
 
-    def cut(self) -> None:
-        """End the connection in the middle of the answer, so that nobody takes it for whole. Never waits."""
+    def cut(self, *, at_once: bool = False) -> None:
+        """End the connection in the middle of the answer, so that nobody takes it for whole. Never waits.
+
+        `at_once`: what the client has not taken yet is dropped.
+        """
         transport = self._cycle.transport
+        if at_once:
+            transport.abort()
         if transport.is_closing():
             return
         transport.close()  # what is buffered may still leave

@@ -204,7 +204,7 @@ async def test_a_reader_of_events_that_reads_nothing_is_cut(here: Served, caller
         await asyncio.get_running_loop().sock_connect(stuck, ("127.0.0.1", port))
         await asyncio.get_running_loop().sock_sendall(stuck, request("POST", "/graphql", body, headers))
         await settled(here, 1)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(3 * PATIENCE):
             number = 0
             while here.api.sockets.open:
                 await here.punch(caller.tenant_id, device, *range(number, number + 40))
