@@ -154,11 +154,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "places: a process that says nothing counts no more",
         PLACES,
-        [
-            ("if not till or tonumber(till) < now then", "if not till then"),
-            ("    redis.call('PEXPIRE', name, ARGV[2])\n", ""),
-            ("  redis.call('PEXPIRE', name, ARGV[2])\n", ""),
-        ],
+        [("if not till or tonumber(till) < now then", "if not till then")],
         [AT_PLACES + "a_process_that_dies_gives_its_places_back_and_one_that_lives_keeps_them"],
     ),
     Guard(

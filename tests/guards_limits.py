@@ -70,7 +70,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "budget: Redis has a moment to answer",
-        "app/limits.py",
+        "app/asking.py",
         [("asyncio.timeout(ATTEMPT)", "asyncio.timeout(None)")],
         ["tests/app/test_limits.py::test_a_frozen_redis_holds_nobody_up_and_is_used_again_when_it_thaws"],
     ),

@@ -67,10 +67,11 @@ async def test_of_many_at_once_as_many_find_room_as_there_are_places(redis_serve
 async def test_a_process_that_dies_gives_its_places_back_and_one_that_lives_keeps_them(
     redis_server: EmbeddedRedis,
 ) -> None:
-    dead, alive = {f"key:{uuid4()}": 1}, {f"key:{uuid4()}": 1}
+    dead, alive = {f"key:{uuid4()}": 2}, {f"key:{uuid4()}": 1}
     async with process(redis_server.url) as one, AsyncExitStack() as stack:
         other = await stack.enter_async_context(process(redis_server.url))
         assert await other.take(dead)
+        assert await one.take(dead)
         assert await one.take(alive)
         assert not await one.take(dead)
         await stack.aclose()  # it says nothing of what it holds

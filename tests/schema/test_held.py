@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -50,10 +51,10 @@ async def test_a_key_and_a_tenant_hold_so_many_in_all_processes_together(
         key, second = keys.issue(created.tenant.id, "second", keys.SCOPES, None, vault)
         await keys.add(connection, key)
     other = second if knob == "sockets_per_tenant" else created.api_key
+    knobs: dict[str, Any] = {knob: 2}
     async with AsyncExitStack() as stack:
         one, two = [
-            await stack.enter_async_context(Server(database_url, redis_url=redis_server.url, **{knob: 2}))
-            for _ in range(2)
+            await stack.enter_async_context(Server(database_url, redis_url=redis_server.url, **knobs)) for _ in range(2)
         ]
         first = await stack.enter_async_context(acknowledged(address(one), created.api_key))
         await stack.enter_async_context(acknowledged(address(two), created.api_key))

@@ -79,15 +79,22 @@ class Stream:
 
 @asynccontextmanager
 async def following(
-    here: Served, key: str, query: str = FEED, variables: dict[str, Any] | None = None, last: str | None = None
+    here: Served,
+    key: str,
+    query: str = FEED,
+    variables: dict[str, Any] | None = None,
+    last: str | None = None,
+    *,
+    narrow: bool = False,
 ) -> AsyncIterator[Stream]:
-    """A subscription that began."""
+    """A subscription that began; `narrow`: with little room on the client's side."""
+    way = httpx.AsyncHTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)] if narrow else None)
     headers = {"Authorization": f"Bearer {key}", "Accept": EVENTS}
     if last is not None:
         headers["Last-Event-ID"] = last
     asked = {"query": query, "variables": variables}
     async with (
-        httpx.AsyncClient(timeout=PATIENCE) as client,
+        httpx.AsyncClient(timeout=PATIENCE, transport=way) as client,
         client.stream("POST", address(here), json=asked, headers=headers) as answer,
     ):
         assert answer.status_code == 200, await answer.aread()
@@ -170,7 +177,10 @@ async def test_a_slow_reader_of_events_is_set_back_and_loses_nothing(
     sockets = here.api.sockets
     here.api.streams._limits = replace(sockets.limits, shared=Bounds(frames=4))
     wide = FEED.replace("id pin", "id pin " + " ".join(f"n{number}: raw" for number in range(60)))
-    async with following(here, caller.api_key, wide) as slow, following(here, caller.api_key, wide) as quick:
+    async with (
+        following(here, caller.api_key, wide, narrow=True) as slow,
+        following(here, caller.api_key, wide) as quick,
+    ):
         cursor = (await slow.batch())["cursor"]
         await quick.batch()
         await settled(here, 2)
