@@ -6,6 +6,7 @@ from tests.guards import ICLOCK, Guard
 
 PROFILES, INGEST = "app/domain/profiles.py", "app/domain/ingest.py"
 RULES, AT_PROFILES = "tests/app/domain/test_profiles.py::test_", "tests/app/web/test_profiles.py::test_"
+AT_LINES = "tests/app/web/test_bad_lines.py::test_"
 AT_SIMULATED = "tests/app/web/test_simulated.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
@@ -94,5 +95,34 @@ GUARDS: tuple[Guard, ...] = (
         ICLOCK,
         [("                    await self._tell_too_large(scope, headers)\n", "                    pass\n")],
         [AT_PROFILES + "an_upload_over_the_bound_is_a_rejected_record_of_its_device_once"],
+    ),
+    Guard(
+        "line: what was cut short is nothing",
+        ICLOCK,
+        [
+            (
+                'if message["type"] == "http.disconnect":\n                return None\n',
+                'if message["type"] == "http.disconnect":\n                return b"".join(chunks)\n',
+            )
+        ],
+        [AT_LINES + "a_request_that_is_cut_after_any_of_its_bytes_stores_nothing"],
+    ),
+    Guard(
+        "line: what comes late lowers no mark and begins nothing",
+        PROFILES,
+        [("seen.mark < known.mark and seen.mark_at > known.mark_at", "seen.mark < known.mark")],
+        [AT_LINES + "what_comes_a_week_late_is_stored_too_and_follows_in_the_feed"],
+    ),
+    Guard(
+        "line: what keeps coming is waited for, however slow",
+        "app/web/wire.py",
+        [("self._received / self.SLOWEST", "0")],
+        [AT_LINES + "a_thousand_records_over_a_bad_mobile_line_end_in_ok_and_hold_up_nobody"],
+    ),
+    Guard(
+        "line: a fleet that comes back at once is held off",
+        "app/web/intake.py",
+        [("        if self._waiting and self._waiting + weight > self._bound:\n", "        if False:\n")],
+        [AT_LINES + "a_fleet_that_comes_back_at_once_is_told_to_wait_and_loses_nothing"],
     ),
 )
