@@ -18,7 +18,7 @@ from app.domain.punches import DeviceSnapshot
 from protocol.adms.requests import Upload
 from tests.app.domain.test_ingest import GATE
 from tests.conftest import MakeTenant
-from tests.database import dicts
+from tests.database import dicts, until_blocked
 from tests.factories import make_device
 
 NOW = datetime(2026, 3, 2, 8, 0, 30, tzinfo=UTC)
@@ -256,9 +256,13 @@ async def look(db: Database, device: Device, seen: Glimpse) -> tuple[Watched, bo
 
 
 async def test_processes_that_notice_a_reset_at_once_begin_one_generation(db: Database, device: Device) -> None:
-    verdicts = await asyncio.gather(*(look(db, device, Glimpse(NOW, punches=3)) for _ in range(5)))
+    async with db.across("ingest", [device.tenant_id]) as connection:
+        await connection.execute("SELECT 1 FROM devices WHERE id = $1 FOR NO KEY UPDATE", device.id)
+        looking = [asyncio.create_task(look(db, device, Glimpse(NOW, punches=3))) for _ in range(3)]
+        await until_blocked(db, 3)
+    verdicts = await asyncio.gather(*looking)
 
-    assert sorted(anew for _, anew in verdicts) == [False] * 4 + [True]
+    assert sorted(anew for _, anew in verdicts) == [False, False, True]
     assert {known.generation for known, _ in verdicts} == {2}
     assert await dicts(
         db, device.tenant_id, "SELECT generation, generation_at, reported_punch_count, stamps::text FROM devices"
