@@ -19,6 +19,7 @@ from app.embedded import EmbeddedPostgres
 from schema import sdl
 from tests import guards
 from tests.docs import cli_page, graphql_pages, samples_page
+from tests.schema.breaking import ALLOWED, PUBLISHED, unallowed
 from tests.schema.contract import CONTRACT, MISSING, differences, load
 
 REFERENCE = (graphql_pages, cli_page, samples_page)
@@ -58,6 +59,15 @@ def guards_stand() -> str:
     return "\n".join(guards.lost(guards.tables()))
 
 
+def no_client_is_broken() -> str:
+    """Empty when the schema takes nothing away from clients, unless that was allowed; and what it adds is promised."""
+    published, printed = PUBLISHED.read_text(), sdl()
+    if broken := unallowed(published, printed, ALLOWED.read_text()):
+        told = "Deprecate instead; or allow it by a line in schema/breaking_changes.txt (docs/contributing.md)."
+        return "\n".join([*broken, told])
+    return "" if published == printed else f"{PUBLISHED.name} is out of date: make it anew with --write"
+
+
 def migrations_match_tables() -> str:
     """Empty when the migrations build what the tables say."""
     with TemporaryDirectory(prefix="punchconnect-check-") as folder, EmbeddedPostgres(Path(folder)) as server:
@@ -75,12 +85,21 @@ def main(arguments: list[str]) -> int:
         SNAPSHOT.write_text(sdl())
         for made in REFERENCE:
             made.PAGE.write_text(made.page())
+        if not unallowed(PUBLISHED.read_text(), sdl(), ALLOWED.read_text()):
+            PUBLISHED.write_text(sdl())
         MISSING.write_text("".join(f"{line}\n" for line in differences(load(CONTRACT.read_text()), load(sdl()))))
     elif arguments:
         print("usage: python -m tests.checks [--write]", file=sys.stderr)
         return 2
     failed = 0
-    for check in (schema_is_printed, reference_is_written, contract_is_kept, guards_stand, migrations_match_tables):
+    for check in (
+        schema_is_printed,
+        reference_is_written,
+        contract_is_kept,
+        no_client_is_broken,
+        guards_stand,
+        migrations_match_tables,
+    ):
         told = check()
         failed += bool(told)
         print(f"{check.__name__.replace('_', ' ')}: {told or 'yes'}")
