@@ -40,6 +40,13 @@ _ROLES: Final[dict[Purpose, str]] = {
     "lookup": "pc_lookup",
     "operate": "pc_ops",
 }
+# A worker looks rows up by their whole keys. On a table without statistics yet the planner would rather read all of a
+# tenant's deliveries and pick among them.
+_PLANS: Final[dict[Purpose, str]] = {
+    "work": "".join(
+        f", set_config('enable_{way}', 'off', true)" for way in ("hashjoin", "mergejoin", "bitmapscan", "seqscan")
+    )
+}
 #: What says that PostgreSQL is away or told us to come back, rather than that a statement is wrong.
 UNAVAILABLE: Final = (
     OSError,
@@ -143,7 +150,7 @@ class Database:
             try:
                 await connection.execute(
                     f"BEGIN; SELECT set_config('role', '{_ROLES[purpose]}', true), "
-                    f"set_config('app.tenant_ids', '{{{names}}}', true), {self._limits}"
+                    f"set_config('app.tenant_ids', '{{{names}}}', true), {self._limits}{_PLANS.get(purpose, '')}"
                 )
                 yield connection
                 await connection.execute("COMMIT")

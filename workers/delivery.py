@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -19,9 +19,11 @@ from workers.outbound import Outbound, Reply
 log = structlog.get_logger(__name__)
 
 
-async def attempt(job: Job, door: Outbound, vault: Vault, delays: Sequence[timedelta]) -> Result:
-    """Try once, and log it. Our own trouble with a delivery is a failed attempt too: it must not hold up the others."""
-    started_at, begun = datetime.now(UTC), time.monotonic()
+async def attempt(job: Job, door: Outbound, vault: Vault, delays: Sequence[timedelta], started_at: datetime) -> Result:
+    """Try once, now, and log it. Our own trouble with a delivery is a failed attempt too: it must not hold up the
+    others.
+    """
+    begun = time.monotonic()
     jitter = random.uniform(-webhook.JITTER, webhook.JITTER)  # noqa: S311
     try:
         reply = await door.post(job.url, _headers(job, vault, int(started_at.timestamp())), job.body)

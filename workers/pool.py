@@ -22,7 +22,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -66,6 +66,10 @@ POLL: Final = 1.0
 RENEW_EVERY: Final = timedelta(seconds=5)
 SLOTS_EVERY: Final = timedelta(seconds=1)
 LONGEST_PAUSE: Final = 2.0
+CLOCK_EVERY: Final = timedelta(seconds=10)
+#: Less is not told from the time that a question takes; more is said.
+CLOCKS_AGREE: Final = timedelta(seconds=1)
+CLOCKS_DIFFER: Final = timedelta(seconds=30)
 #: A drain: what is under way gets so long, and its results so long to be written down.
 FINISH_WITHIN: Final = 12.0
 SETTLE_WITHIN: Final = 2.0
@@ -77,6 +81,11 @@ CLAIM_SECONDS = Histogram("punchconnect_webhook_claim_seconds", "One claim.", re
 SETTLE_SECONDS = Histogram("punchconnect_webhook_settle_seconds", "One settled batch.", registry=telemetry.REGISTRY)
 TENANT_SLOTS = Gauge(
     "punchconnect_webhook_slots", "Posts under way for a tenant that has some.", ["tenant"], registry=telemetry.REGISTRY
+)
+CLOCK_AHEAD = Gauge(
+    "punchconnect_webhook_clock_ahead_seconds",
+    "How far this worker's clock is ahead of the database's.",
+    registry=telemetry.REGISTRY,
 )
 IN_FLIGHT = Gauge("punchconnect_webhook_in_flight", "Posts under way.", registry=telemetry.REGISTRY)
 
@@ -130,6 +139,8 @@ class Worker:
         #: Slots are what is missing, all or those of an endpoint, so that a post that ends is worth a look.
         self._short = False
         self._away = False
+        #: Our clock beside the database's; unknown before the first look.
+        self._ahead: timedelta | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set; then finish what is under way, give back the rest and return."""
@@ -155,6 +166,7 @@ class Worker:
                     partial(sweeper.replay, self._db, self._replay_rate, self._wake),
                     "replay",
                 ),
+                "clock": sweeper.every(CLOCK_EVERY, self._compare_clocks, "clock"),
                 "listen": self._listen(),
                 "slots": sweeper.every(SLOTS_EVERY, self._show_slots, "slots"),
                 "stop": self._wake_on(stop),
@@ -200,6 +212,8 @@ class Worker:
 
     async def _fill(self, stop: asyncio.Event) -> float:
         """Claim for the free slots and start posting. How long to rest before the next time, unless something rings."""
+        if self._ahead is None:
+            await self._compare_clocks()
         await self._give_back()
         wanted, busy = self._room()
         self._short = wanted <= 0 or len(self._results) >= SETTLE_BATCH
@@ -222,6 +236,19 @@ class Worker:
         async with self._db.across("work") as connection:
             due = await deliveries.next_due(connection)
         return POLL if due is None else min(POLL, max(at_least, due.total_seconds()))
+
+    async def _compare_clocks(self) -> None:
+        """A receiver refuses what was signed five minutes ago, or in the future: so all workers sign with one clock."""
+        async with self._db.across("work") as connection:
+            begun = time.monotonic()
+            theirs = await deliveries.clock(connection)
+            spent = timedelta(seconds=time.monotonic() - begun)
+            ours = local_time()
+        ahead = ours - spent / 2 - theirs
+        CLOCK_AHEAD.set(ahead.total_seconds())
+        known, self._ahead = self._ahead, ahead if abs(ahead) > max(spent, CLOCKS_AGREE) else timedelta(0)
+        if abs(ahead) > CLOCKS_DIFFER and (known is None or abs(known) <= CLOCKS_DIFFER):
+            log.warning("clock_differs", ahead_seconds=round(ahead.total_seconds(), 1))
 
     def _crowded(self) -> bool:
         """Somebody has all the slots that it gets: what it is owed has to wait for one of them."""
@@ -295,7 +322,8 @@ class Worker:
         return self._busy[lane] < self._most_per_endpoint and self._busy_tenants[lane[0]] < self._most_per_tenant
 
     async def _post(self, job: Job) -> None:
-        result = await delivery.attempt(job, self._door, self._vault, self._delays)
+        now = local_time() - (self._ahead or timedelta(0))
+        result = await delivery.attempt(job, self._door, self._vault, self._delays, now)
         self._results[job.claim] = result
         self._judge(job.lane, result)
         self._all_settled.clear()
@@ -506,6 +534,11 @@ async def work(
 
 def _tenants(claims: Iterable[Claim]) -> list[UUID]:
     return list({claim.tenant_id for claim in claims})
+
+
+def local_time() -> datetime:
+    """What this machine takes for now."""
+    return datetime.now(UTC)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

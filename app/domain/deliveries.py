@@ -477,6 +477,12 @@ async def forget(connection: Connection, older: timedelta, limit: int = 1000) ->
     return gone
 
 
+async def clock(connection: Connection) -> datetime:
+    """What the database takes for now."""
+    moment: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return moment
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """The queue of the whole installation, at one moment."""
