@@ -7,6 +7,7 @@ from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, LOG, Guard
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
 REPLAYS, AT_REPLAYS = "app/domain/replays.py", "tests/app/domain/test_replays.py::test_"
 CLAIMS = "app/migrations/versions/0016_fair_claims.py"
+AT_FAULTS = "tests/workers/test_faults.py::test_"
 AT_SWEEPER, AT_DELIVERY = "tests/workers/test_sweeper.py::test_", "tests/workers/test_delivery.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
@@ -237,6 +238,20 @@ GUARDS: tuple[Guard, ...] = (
         POOL,
         [("        if self._failing[lane] >= self._indulgence.failures:\n", "        if False:\n")],
         [AT_POOL + "what_was_claimed_ahead_for_an_endpoint_that_begins_to_fail_is_given_back_uncounted"],
+    ),
+    Guard(
+        "clocks: requests are signed with the database's time",
+        POOL,
+        [("        now = local_time() - (self._ahead or timedelta(0))\n", "        now = local_time()\n")],
+        [AT_FAULTS + "a_worker_whose_clock_is_wrong_signs_with_the_time_of_the_database"],
+    ),
+    Guard(
+        "plans: a worker looks rows up by their keys",
+        "app/database.py",
+        [("{self._limits}{_PLANS.get(purpose, '')}", "{self._limits}")],
+        [
+            "tests/app/domain/test_delivery_plans.py::test_a_delivery_is_found_by_its_key_on_a_table_without_statistics",
+        ],
     ),
     Guard(
         "a result that the database refuses is set aside",
