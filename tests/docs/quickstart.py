@@ -31,7 +31,7 @@ ADDRESS: Final = "ADDRESS"
 PROMISED: Final = 60
 PROMISED_WITH_INSTALLATION: Final = 300
 INSTALL_WITHIN: Final = 1800
-STEPS: Final = ("query", "punch", "endpoint", "webhook")
+STEPS: Final = ("query", "punch", "live", "endpoint", "webhook")
 
 
 @dataclass(frozen=True, slots=True)

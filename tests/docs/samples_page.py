@@ -24,6 +24,12 @@ TOPICS: Final = (
         "The same `Idempotency-Key` does it once: see [Idempotent writes](../guides/idempotent-writes.md).",
     ),
     (
+        "follow",
+        "Follow punches as they happen",
+        "Server-sent events, which every language can read. The last cursor goes along when the connection is made "
+        "anew, so nothing is missed and nothing comes twice: see [Live feed](feed.md#server-sent-events).",
+    ),
+    (
         "verify",
         "Verify a webhook",
         "Over the bytes as they came: see [Webhooks](webhooks.md#verifying). Here the body comes on stdin, and "

@@ -104,6 +104,7 @@ def test_the_commands_on_a_page_do_what_it_says(page: Path, dev: Path, tmp_path:
     if page == QUICKSTART:
         assert len(re.findall(r'"localTime":"[^"]+","direction":"(?:CHECK|BREAK)_', shown)) == 2
         assert "OK: 1" in shown
+        assert '"pin":"0099"' in shown
         assert "punch.created" in shown
 
 

@@ -34,6 +34,7 @@ def test_from_a_clone_to_the_first_signed_webhook(tmp_path: Path, capsys: pytest
     assert len(re.findall(r'"localTime":"[^"]+","direction":"(?:CHECK|BREAK)_', taken.shown)) == 2
     assert '"errors"' not in taken.shown
     assert "OK: 1" in taken.shown
+    assert '"pin":"0099"' in taken.shown
     assert "punch.created" in taken.shown
     assert taken.after_installation < quickstart.PROMISED
     assert taken.seconds["webhook"] < quickstart.PROMISED_WITH_INSTALLATION
