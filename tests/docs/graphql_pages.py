@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
 from graphql import (
+    FieldNode,
     GraphQLArgument,
     GraphQLEnumType,
     GraphQLField,
@@ -18,17 +20,22 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     GraphQLUnionType,
+    NameNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionSetNode,
     build_schema,
     get_named_type,
     is_leaf_type,
     is_required_argument,
     is_required_input_field,
+    parse,
     specified_scalar_types,
 )
 from graphql.language import print_ast
 from graphql.utilities import ast_from_value
 
-from schema import sdl
+from schema import cost, sdl
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "graphql.md"
 _ROOTS: Final = ("Query", "Mutation", "Subscription")
@@ -48,6 +55,10 @@ this on.
 Send operations as [GraphQL over HTTP](https://graphql.github.io/graphql-over-http/draft/) to `/graphql`, with
 `Authorization: Bearer pc_live_…`. Lists are Relay connections: `first` and `after`, at most 100 at once. Mutations
 answer `userErrors` for what you can act on; [each code has a page](errors/index.md).
+
+`points` is what a field [costs](limits.md) by itself. Nothing stands for nothing. `items`: so many times what is asked
+for in each of them, and a point for each. Where a list has pages, that is as many as `first` or `last` asks for, 50
+unless given; where it has none, 10.
 
 """
 
@@ -94,6 +105,7 @@ def _root_field(schema: GraphQLSchema, verb: str, name: str, field: GraphQLField
     text += f"```graphql\n{document}```\n\n"
     if variables:
         text += f"```json\n{variables}\n```\n\n"
+    text += f"Costs {_most(document, variables)} points at most, as it stands here. "
     return text + f"[Try it in the playground]({link})\n\n"
 
 
@@ -173,12 +185,14 @@ def _named(kind: GraphQLNamedType) -> str:
     if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType):
         if kind.interfaces:
             text += "Is a " + ", ".join(f"`{each.name}`" for each in kind.interfaces) + ".\n\n"
-        text += "| field | type | |\n|---|---|---|\n"
+        text += "| field | type | points | |\n|---|---|---|---|\n"
         for name, field in kind.fields.items():
             arguments = "".join(
                 f"<br>`{each}: {argument.type}` {_said(argument.description)}" for each, argument in field.args.items()
             )
-            text += f"| `{name}` | `{field.type}` | {_said(field.description)}{_deprecated(field)}{arguments} |\n"
+            points = _points(kind, name)
+            said = f"{_said(field.description)}{_deprecated(field)}{arguments}"
+            text += f"| `{name}` | `{field.type}` | {points} | {said} |\n"
     elif isinstance(kind, GraphQLInputObjectType):
         text += "| field | type | |\n|---|---|---|\n"
         text += "".join(
@@ -190,6 +204,33 @@ def _named(kind: GraphQLNamedType) -> str:
     elif isinstance(kind, GraphQLUnionType):
         text += "One of " + ", ".join(f"`{each.name}`" for each in kind.types) + ".\n"
     return text + "\n"
+
+
+def _most(document: str, variables: str) -> int:
+    """What the document may cost, by the program's own reckoning."""
+    operation = parse(document).definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    return cost.asked(cost.draw(_schema(), operation, {}), json.loads(variables) if variables else {})
+
+
+def _points(kind: GraphQLNamedType, name: str) -> str:
+    """What a field costs by itself, in words; what is asked for inside it comes on top."""
+    nothing = SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typename")),))
+    asked = SelectionSetNode(selections=(FieldNode(name=NameNode(value=name), arguments=(), selection_set=nothing),))
+    whole = OperationDefinitionNode(operation=OperationType.QUERY, selection_set=asked)
+    fields = cost._Draft(_schema(), whole, {}).fields([(kind, asked)])
+    if (plan := fields.get(name)) is None:
+        return ""
+    if plan.pages:
+        return f"{plan.base} + items"
+    if plan.times:
+        return "items" if plan.each else ""
+    return str(plan.base + plan.each) if plan.base + plan.each else ""
+
+
+@cache
+def _schema() -> GraphQLSchema:
+    return build_schema(sdl())
 
 
 def _deprecated(field: GraphQLField) -> str:
