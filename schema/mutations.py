@@ -333,7 +333,7 @@ class Mutation:
                 time_zone=given.get("time_zone"),
             )
             if info.context.settings.shared_address == "challenge":
-                device.claim_pin, device.claim_expires_at = claims.new_pin(), now() + claims.WINDOW
+                claims.begin(device, now())
             return Done(device, _outcome(device.id))
 
         return DevicePayload.of(await _run(info, "devices:write", input, register, _by_id(devices.by_ids)))

@@ -33,6 +33,11 @@ def new_pin() -> str:
     return str(secrets.randbelow(9 * 10 ** (_DIGITS - 1)) + 10 ** (_DIGITS - 1))
 
 
+def begin(device: Device, at: datetime) -> None:
+    """Claim the terminal of a device that was just registered."""
+    device.claim_pin, device.claim_expires_at = new_pin(), at + WINDOW
+
+
 def open_until(device: Device, at: datetime) -> datetime | None:
     """When the device's claim ends; None if there is none to answer."""
     waits = device.status == DeviceStatus.PENDING and device.claim_pin is not None

@@ -16,7 +16,8 @@ from app.errors import AppError
 from protocol import webhook
 from schema import held, socket
 from schema.errors import registry
-from tests.docs.pages import ROOT
+from tests.docs import menus
+from tests.docs.pages import PAGES, ROOT, name
 from tests.docs.settings_table import PAGE, written
 
 DOCS: Final = ROOT / "docs"
@@ -104,3 +105,20 @@ def test_no_decision_is_left_out_of_the_list() -> None:
 
 def _page(path: str) -> str:
     return Path(DOCS / path).read_text()
+
+
+def test_the_pictures_of_menus_are_drawn_from_what_is_in_them() -> None:
+    drawn = menus.written()
+
+    assert {path: path.read_text() for path in menus.FOLDER.glob("*.svg")} == drawn, "run: python -m tests.docs.menus"
+
+
+def test_every_picture_that_a_page_shows_is_there_and_says_what_it_shows() -> None:
+    shown = [
+        (page, words, target)
+        for page in PAGES
+        for words, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", page.read_text())
+    ]
+
+    assert len(shown) >= len(menus.MENUS)
+    assert [name(page) for page, words, target in shown if not words or not (page.parent / target).is_file()] == []

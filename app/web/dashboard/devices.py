@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 from app import ids, paging
 from app.domain import (
     bindings,
+    claims,
     commands,
     contacts,
     devices,
@@ -110,6 +111,8 @@ async def _add(visit: Visit) -> Response:
             site_id=given.get("site_id"),
             time_zone=given.get("time_zone"),
         )
+        if visit.parts.settings.shared_address == "challenge":
+            claims.begin(device, now())
         act.on("dev", device.id)
     return visit.go(f"devices/{ids.show('dev', device.id)}", done="registered")
 
@@ -147,6 +150,8 @@ async def _one(visit: Visit) -> Response:
     return visit.show(
         "device.html",
         device=device,
+        claimed_until=claims.open_until(device, now()),
+        shared=visit.parts.settings.shared_address,
         connection=visit.desk.connection(device.last_seen_at),
         flags=devices.flags(device, now(), drift=visit.parts.settings.clock_drift, noted=noted),
         site=site.get(device.site_id) if device.site_id else None,

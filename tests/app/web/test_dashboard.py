@@ -272,6 +272,19 @@ async def test_a_terminal_is_added_and_its_page_says_when_it_comes(inside: Offic
     assert state.json() == {"status": "PENDING", "connection": "NEVER_SEEN"}
 
 
+async def test_a_terminal_that_knows_an_ip_address_only_is_claimed_here_and_bound_by_its_user(inside: Office) -> None:
+    added = await inside.post("devices/add", serial="K40ONLY1", name="Canteen", zone="UTC")
+    page = (await inside.http.get(added.headers["location"])).text
+    [pin] = re.findall(r"add a user with the ID <code>(\d{9})</code>", page)
+
+    shared = Link(f"http://127.0.0.1:{inside.server.port}")
+    await shared.get("/iclock/cdata?SN=K40ONLY1&options=all&pushver=2.4.1")
+    await shared.post("/iclock/cdata?SN=K40ONLY1&table=USERINFO&Stamp=1", f"USER PIN={pin}\tName=\n".encode())
+
+    state = await inside.http.get(added.headers["location"].partition("?")[0] + "/state")
+    assert state.json()["status"] == "ACTIVE"
+
+
 async def test_a_command_is_queued_shown_and_taken_back(inside: Office) -> None:
     await inside.punch("101")
     device = f"devices/{inside.device_id}"
