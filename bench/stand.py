@@ -80,6 +80,8 @@ async def stand() -> AsyncIterator[Stand]:
                 "PUNCHCONNECT_SECRET_KEY": SECRET_KEY,
                 "PUNCHCONNECT_DEVICE_RATE": "1000000",
                 "PUNCHCONNECT_DEVICE_BURST": "1000000",
+                "PUNCHCONNECT_API_POINTS": "1000000000",
+                "PUNCHCONNECT_API_RESTORE": "1000000000",
                 "PUNCHCONNECT_SOCKETS_PER_KEY": "1000000",
                 "PUNCHCONNECT_SOCKETS_PER_TENANT": "1000000",
                 "PUNCHCONNECT_LOG_LEVEL": "WARNING",
@@ -131,12 +133,14 @@ async def process(*command: str, port: int, environment: dict[str, str]) -> Asyn
     """A command that listens on `port`, once it does."""
     process = await asyncio.create_subprocess_exec(*command, env=os.environ | environment)
     try:
-        for _ in range(200):
+        for _ in range(1200):
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
                 break
             await asyncio.sleep(0.05)
+        else:
+            raise TimeoutError(f"{command[0]} did not listen in time.")
         yield Served(f"http://127.0.0.1:{port}", process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -189,7 +189,7 @@ class Socket:
 
     async def _read(self) -> None:
         try:
-            while True:
+            while not self._ending.done():  # what follows a mistake is not acted on
                 event = await self._websocket.receive()
                 if event["type"] == "websocket.disconnect":
                     self._gone()

@@ -1,0 +1,25 @@
+// Mercurius under Fastify, as its documentation has it. PORT in the environment.
+import Fastify from "fastify";
+import mercurius from "mercurius";
+
+import { empty, made, typeDefs } from "./feed.mjs";
+
+const app = Fastify({ logger: false });
+const resolvers = {
+  Query: { ok: () => true },
+  Subscription: {
+    punches: {
+      subscribe: async function* (_root, _args, { pubsub }) {
+        const news = await pubsub.subscribe("punches");
+        yield { punches: empty() };
+        for await (const message of news) yield message;
+      },
+    },
+  },
+};
+app.register(mercurius, { schema: typeDefs, resolvers, subscription: { fullWsTransport: true }, jit: 1 });
+app.get("/push", async (request) => {
+  app.graphql.pubsub.publish({ topic: "punches", payload: { punches: made(request.query.pin) } });
+  return "OK";
+});
+await app.listen({ port: Number(process.env.PORT), host: "127.0.0.1", backlog: 2048 });
