@@ -175,4 +175,10 @@ GUARDS: tuple[Guard, ...] = (
         [("        elif self._loop.time() - self._busy_at >= self._limits.idle:", "        elif False:")],
         [AT_HELD + "a_socket_on_which_nothing_runs_is_ended_and_one_that_is_used_is_not"],
     ),
+    Guard(
+        "socket: what follows a mistake is not acted on",
+        "schema/socket.py",
+        [("            while not self._ending.done():  # what", "            while True:  # what")],
+        [AT_SOCKET + "what_follows_a_mistake_is_not_acted_on"],
+    ),
 )

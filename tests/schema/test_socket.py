@@ -299,6 +299,16 @@ async def test_a_second_init_is_4429(here: Served, client: Client) -> None:
     assert await client.closed() == 4429
 
 
+async def test_what_follows_a_mistake_is_not_acted_on(here: Served, client: Client) -> None:
+    await client.send({"type": "connection_init"})
+    await client.send({"type": "ping"})
+
+    with pytest.raises(ConnectionClosed) as closed:
+        await client.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4429
+
+
 async def test_subscribe_before_the_acknowledgement_is_4401(here: Served) -> None:
     async with dialled(here.url, key=here.key) as client:
         await client.subscribe("{ hello }")
