@@ -118,6 +118,9 @@ def read(
     return reading
 
 
+_ALMOST_A_DAY: Final = timedelta(hours=22)
+_YEAR_0: Final = 2000
+
 #: Tables that may tell of users, and of what was done about them.
 _PEOPLE: Final = frozenset({"OPERLOG", "USERINFO"})
 #: Tables in which templates may come although nobody asked: that they exist is news, what they hold is not kept.
@@ -158,14 +161,14 @@ def _read_attlog(reading: Reading, upload: Upload, drift: timedelta) -> None:
     reading.count = batch.record_count
     reading.rejected += [Rejected("ATTLOG", line.reason, line.raw) for line in batch.unreadable]
     received_at, zone_name = reading.received_at, device.zone.key
-    received_wall = clock.wall_time(received_at, device.zone)
     old = codes.is_old(device.push_version)
     if batch.records:
         newest = batch.records[-1].wall_time
         _measure(reading, newest)
         if upload.stamp and upload.stamp.isdigit():
             reading.mark, reading.mark_at = int(upload.stamp), newest
-    doubts = _doubts(reading, drift)
+    suspicion = _Suspicion(reading, drift)
+    doubts, fresh_since, soonest = suspicion.doubts, suspicion.fresh_since, suspicion.soonest
     identity_checks = []
     named: dict[tuple[str, ...], records.Columns | None] = {}  # most lines of a body end alike
     for log in batch.records:
@@ -176,7 +179,7 @@ def _read_attlog(reading: Reading, upload: Upload, drift: timedelta) -> None:
             identity_checks.append(log.raw)
             continue
         punched_at = clock.instant(log.wall_time, device.zone)
-        late = received_at - punched_at
+        wall = log.wall_time
         reading.punches.append(
             PunchView(
                 id=ids.new(),
@@ -193,8 +196,8 @@ def _read_attlog(reading: Reading, upload: Upload, drift: timedelta) -> None:
                 work_code=log.work_code or None,
                 temperature_celsius=columns.temperature if columns else None,
                 mask_worn=bool(columns.mask) if columns and columns.mask is not None else None,
-                buffered=late > BUFFERED_AFTER,
-                flags=_flags(log.wall_time, received_wall, late, doubts, drift),
+                buffered=punched_at < fresh_since,
+                flags=doubts if wall.year > _YEAR_0 and punched_at <= soonest else suspicion.flags(wall, punched_at),
                 raw=log.raw,
             )
         )
@@ -203,13 +206,24 @@ def _read_attlog(reading: Reading, upload: Upload, drift: timedelta) -> None:
         reading.kept.append(Kept("ATTLOG", upload.stamp, body, len(identity_checks), 0))
 
 
-def _flags(
-    wall: datetime, received_wall: datetime, late: timedelta, doubts: tuple[str, ...], drift: timedelta
-) -> tuple[str, ...]:
-    """A punch's own time may say more than the device's clock did so far."""
-    if clock.is_impossible(wall, received_wall):
-        return ("impossible_time", *doubts)
-    return (CLOCK_DRIFT, *doubts) if -late > drift and CLOCK_DRIFT not in doubts else doubts
+class _Suspicion:
+    """The flags of one upload's punches. Few are worth a look: not one of this century up to a little ahead of now."""
+
+    def __init__(self, reading: Reading, drift: timedelta) -> None:
+        self.doubts = _doubts(reading, drift)
+        self.fresh_since = reading.received_at - BUFFERED_AFTER
+        self._ahead = reading.received_at + drift
+        self._received_at, self._zone = reading.received_at, reading.device.zone
+        #: Sooner than this no rule about the future applies, whatever the clocks do in an hour that comes twice.
+        self.soonest = min(self._ahead, reading.received_at + _ALMOST_A_DAY)
+
+    def flags(self, wall: datetime, punched_at: datetime) -> tuple[str, ...]:
+        """A punch's own time may say more than the device's clock did so far."""
+        if clock.is_impossible(wall, clock.wall_time(self._received_at, self._zone)):
+            return ("impossible_time", *self.doubts)
+        return (
+            (CLOCK_DRIFT, *self.doubts) if punched_at > self._ahead and CLOCK_DRIFT not in self.doubts else self.doubts
+        )
 
 
 def _read_rows(reading: Reading, upload: TableUpload, drift: timedelta) -> None:
@@ -234,22 +248,20 @@ def _read_events(reading: Reading, table: str, body: bytes, drift: timedelta) ->
     batch = security.read_events(body)
     reading.count = batch.record_count
     reading.rejected += [Rejected(table, line.reason, line.raw) for line in batch.unreadable]
-    received_wall = clock.wall_time(received_at, device.zone)
     if batch.records:
         newest = batch.records[-1]
         _measure(reading, newest.wall_time)
         # A table that was asked for is old records by intention.
         if newest.index is not None and table == "RTLOG":
             reading.mark, reading.mark_at = newest.index, newest.wall_time
-    doubts = _doubts(reading, drift)
+    suspicion = _Suspicion(reading, drift)
     others = []
     for event in batch.records:
         if not event.is_punch or event.pin is None:
             others.append(event.raw)
             continue
         punched_at = clock.instant(event.wall_time, device.zone)
-        late = received_at - punched_at
-        flags = _flags(event.wall_time, received_wall, late, doubts, drift)
+        flags = suspicion.flags(event.wall_time, punched_at)
         reading.punches.append(
             PunchView(
                 id=ids.new(),
@@ -266,7 +278,7 @@ def _read_events(reading: Reading, table: str, body: bytes, drift: timedelta) ->
                 work_code=None,
                 temperature_celsius=event.temperature,
                 mask_worn=event.mask,
-                buffered=late > BUFFERED_AFTER,
+                buffered=punched_at < suspicion.fresh_since,
                 flags=(*flags, *(["unknown_event"] if event.is_guess else [])),
                 raw=event.raw,
                 record_index=event.index,

@@ -33,6 +33,7 @@ _A_DAY: Final = timedelta(days=1)
 _APART: Final = timedelta(seconds=30)
 _HINT_HOLDS: Final = timedelta(hours=1)
 _ALIKE_MS: Final = 5_000
+_MS: Final = timedelta(milliseconds=1)
 _INT32: Final = 2**31 - 1
 
 CLOCK_DRIFT, TWO_SOURCES, RESET_DETECTED = "clock_drift", "two_sources", "reset_detected"
@@ -65,6 +66,11 @@ class Watched:
     charset: str | None = None
 
     @property
+    def source(self) -> str | None:
+        """From where it called last."""
+        return self.callers.get("source") if self.callers else None
+
+    @property
     def code_page(self) -> str | None:
         """What its text is in where it is not UTF-8, by its language or else by what it has shown."""
         return codes.CODE_PAGES.get(self.language or "") or (self.charset if self.charset != "utf-8" else None)
@@ -76,11 +82,12 @@ class Watched:
             return codes.CODE_PAGES[codes.CHINESE] if self.language == codes.CHINESE else "utf-8"
         return "utf-8" if self.charset == "utf-8" else self.code_page or "utf-8"
 
-    def follow(self, later: Watched) -> None:
-        """Take over a verdict. The clock is measured beside it."""
+    def follow(self, later: Watched, *, numbers: bool) -> None:
+        """Take over a verdict, that on numbers only if it was about them. The clock is measured beside it."""
         self.two_sources_at, self.callers = later.two_sources_at, later.callers
         self.generation, self.generation_at = later.generation, later.generation_at
-        self.mark, self.mark_at, self.punches = later.mark, later.mark_at, later.punches
+        if numbers:
+            self.mark, self.mark_at, self.punches = later.mark, later.mark_at, later.punches
 
 
 # ── its clock ────────────────────────────────────────────────────────────────────────────────────────
@@ -103,7 +110,7 @@ def measure(shown_at: datetime, received_at: datetime, known: Watched, *, exact:
     news.
     """
     off = shown_at - received_at
-    off_ms = max(-_INT32, min(round(off / timedelta(milliseconds=1)), _INT32))
+    off_ms = max(-_INT32, min(round(off / _MS), _INT32))
     if exact or -BUFFERED_AFTER <= off <= _A_DAY:
         return Measure(skew_ms=off_ms)
     if known.clock_hint_ms is not None and known.clock_hint_at is not None:
@@ -118,7 +125,7 @@ def measure(shown_at: datetime, received_at: datetime, known: Watched, *, exact:
 
 def is_off(skew_ms: int | None, bound: timedelta) -> bool:
     """Whether a clock is further off than the bound."""
-    return skew_ms is not None and abs(skew_ms) > bound / timedelta(milliseconds=1)
+    return skew_ms is not None and abs(skew_ms) > bound / _MS
 
 
 def doubts(known: Watched, at: datetime, bound: timedelta, skew_ms: int | None = None) -> tuple[str, ...]:

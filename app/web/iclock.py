@@ -203,7 +203,10 @@ class Iclock:
             return _TOO_MANY
         device = await self._device(address, request.serial)
         if device is not None:
-            return 200, await self._serve(device, request, self._source(scope, address, prefix))
+            caller = self._source(scope, address, prefix)
+            if caller != device.watched.source:
+                await self._look(device, Glimpse(datetime.now(UTC), caller))
+            return 200, await self._serve(device, request)
         if not address and self._settings.shared_address == "challenge":
             answer = await self._challenge(request)
             if answer is not None:
@@ -379,11 +382,8 @@ class Iclock:
         if (believed := self._believed.get(("", serial))) is not None:
             believed.until = 0
 
-    async def _serve(  # noqa: PLR0911  one for each kind
-        self, device: KnownDevice, request: Request, caller: str
-    ) -> bytes:
+    async def _serve(self, device: KnownDevice, request: Request) -> bytes:  # noqa: PLR0911  one for each kind
         received_at = datetime.now(UTC)
-        await self._look(device, Glimpse(received_at, caller))
         match request:
             case Upload():
                 return await self._take(device, request, received_at)
@@ -458,7 +458,8 @@ class Iclock:
         if reading.charset is not None:
             known.charset = contact.facts["charset"] = reading.charset
         if reading.mark is not None and reading.mark_at is not None and reading.mark < 2**63:
-            await self._look(device, Glimpse(reading.received_at, mark=reading.mark, mark_at=reading.mark_at))
+            if known.mark is not None and reading.mark < known.mark:
+                await self._look(device, Glimpse(reading.received_at, mark=reading.mark, mark_at=reading.mark_at))
             if known.mark is None or reading.mark >= known.mark:
                 known.mark, known.mark_at = reading.mark, reading.mark_at
                 contact.facts |= {"mark": known.mark, "mark_at": known.mark_at}
@@ -478,7 +479,9 @@ class Iclock:
         recipient, key = _recipient(device), (device.tenant_id, device.device.id)
         logged: Sequence[Logged] = ()
         async with self._db.across("ingest", [device.tenant_id]) as connection:
-            if (pending := self._contacts.pop(key, None)) is not None:  # the row has to know what we know
+            numbers = seen.mark is not None or seen.punches is not None
+            pending = self._contacts.pop(key, None) if numbers else None
+            if pending is not None:  # to compare numbers, the row has to know those that we know
                 logged = await presence.note(connection, {key: pending})
             known, anew = await profiles.look(connection, device.tenant_id, device.device.id, seen)
             if anew and device.dialect != "SECURITY":
@@ -487,7 +490,7 @@ class Iclock:
         self._ring(logged)
         if anew:
             log.warning("memory_began_anew", tenant=str(device.tenant_id), device=str(device.device.id))
-        device.watched.follow(known)
+        device.watched.follow(known, numbers=numbers)
 
     async def _turn_clock(self, device: KnownDevice, received_at: datetime) -> None:
         """Where the clocks went forward or back: the option that a terminal was told knows no daylight saving."""

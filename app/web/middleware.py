@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from uuid import uuid4
@@ -70,6 +71,7 @@ def source(scope: Scope, trusted: Sequence[Network]) -> str:
     return str(address or "nowhere")
 
 
+@lru_cache(maxsize=4096)
 def _read_address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)

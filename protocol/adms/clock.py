@@ -40,11 +40,11 @@ def instant(wall: datetime, zone: ZoneInfo) -> datetime:
 
 def nearest(wall: datetime, zone: ZoneInfo, at: datetime) -> datetime:
     """Like `instant`, but of two that are possible the one closer to `at`: to judge a clock, not to date a record."""
-    first, second = zone.utcoffset(wall.replace(fold=0)), zone.utcoffset(wall.replace(fold=1))
+    first, second = zone.utcoffset(wall), zone.utcoffset(wall.replace(fold=1))
+    reading = at_offset(wall, first or timedelta())
     if first == second:
-        return instant(wall, zone)
-    readings = (at_offset(wall, offset or timedelta()) for offset in (first, second))
-    return min(readings, key=lambda reading: abs(reading - at))
+        return reading
+    return min(reading, at_offset(wall, second or timedelta()), key=lambda moment: abs(moment - at))
 
 
 def at_offset(wall: datetime, offset: timedelta) -> datetime:
