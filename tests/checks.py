@@ -18,11 +18,11 @@ from app import migrations
 from app.embedded import EmbeddedPostgres
 from schema import sdl
 from tests import guards
-from tests.docs import cli_page, graphql_pages, samples_page
+from tests.docs import cli_page, events_page, graphql_pages, samples_page
 from tests.schema.breaking import ALLOWED, PUBLISHED, unallowed
 from tests.schema.contract import CONTRACT, MISSING, differences, load
 
-REFERENCE = (graphql_pages, cli_page, samples_page)
+REFERENCE = (graphql_pages, events_page, cli_page, samples_page)
 SNAPSHOT = Path(__file__).parent.parent / "schema" / "schema.graphql"
 
 
