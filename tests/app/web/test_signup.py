@@ -84,6 +84,7 @@ async def test_a_stranger_gets_a_trial_a_key_that_is_shown_once_and_a_session(da
     assert "HttpOnly" in welcome.headers["set-cookie"]
     assert welcome.headers["cache-control"] == "no-store"
     assert "Atlas &lt;b&gt;" in plan.text
+    assert "When the trial ends, nothing can be changed" in plan.text
     assert not any(key in page.text for page in pages)
     answered = viewer.json()["data"]["viewer"]
     assert answered["tenant"] == {"id": ids.show("ten", tenant.id), "name": company, "plan": "TRIAL"}
