@@ -17,6 +17,7 @@ from app.domain.events import EventType, Happening, Logged
 from app.domain.tenants import start_trial
 from app.vault import Vault
 from protocol import webhook
+from tests import bodies
 
 _numbers = count(1)
 
@@ -99,7 +100,7 @@ async def happen(
 ) -> list[Logged]:
     """Events, announced and committed, each owed to the endpoints that want it."""
     happenings = [
-        Happening(tenant_id, type, {"number": number, "name": "Zoë"}, ids.new(), datetime.now(UTC))
+        Happening(tenant_id, type, bodies.example(type, number), ids.new(), datetime.now(UTC))
         for number in range(times)
     ]
     async with db.across("ingest", [tenant_id]) as connection:

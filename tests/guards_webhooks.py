@@ -65,6 +65,21 @@ GUARDS: tuple[Guard, ...] = (
         [AT_DELIVERIES + "after_five_failures_in_a_row_an_endpoint_is_left_alone_and_nothing_is_spent"],
     ),
     Guard(
+        "breaker: more failures than successes open it",
+        DELIVERIES,
+        [(" OR h.failures > 0 AND bit_count(h.recent::bit(20)) > 10 THEN", " THEN")],
+        [
+            AT_DELIVERIES + "an_endpoint_that_fails_more_than_half_the_time_is_left_alone",
+            AT_DELIVERIES + "a_success_after_the_breaker_begins_a_new_count",
+        ],
+    ),
+    Guard(
+        "breaker: it counts the last twenty",
+        DELIVERIES,
+        [("<< t.n) | t.bits) & 1048575)::integer", "<< t.n) | t.bits | e.recent) & 1048575)::integer")],
+        [AT_DELIVERIES + "what_was_long_ago_does_not_count_against_an_endpoint"],
+    ),
+    Guard(
         "breaker: one delivery tries it again",
         CLAIMS,
         [("CASE WHEN e.breaker_until IS NULL THEN rest ELSE 1 END", "rest")],

@@ -1,4 +1,7 @@
-"""A customer's server: remembers every request, and answers each path as it is told."""
+"""A customer's server: remembers every request, and answers each path as it is told.
+
+When it closes, it holds every body that it got against the JSON Schema of its type.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from typing import Any, Literal, Self
 from uuid import UUID
 
 import orjson
+
+from tests.bodies import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,9 @@ class Receiver:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
+        if error is None:
+            for request in self.requests:
+                check(request.body)
 
     def url(self, path: str = "/hook") -> str:
         return f"http://127.0.0.1:{self.port}{path}"

@@ -153,7 +153,7 @@ class Job:
     secret_sealed: bytes
     #: While the grace of a rotation lasts.
     previous_secret_sealed: bytes | None
-    #: The last attempt to this endpoint failed, so a success is news.
+    #: One of the last attempts to this endpoint failed, so a success is news.
     unwell: bool = False
 
     @property
@@ -182,8 +182,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """With an endpoint that fails: after how many failures in a row its breaker opens, for how long, and after how much
-    time of nothing but failure it is disabled; None is never.
+    """With an endpoint that fails: after how many failures in a row its breaker opens (or with one, when more than half
+    of its last twenty attempts were), for how long, and after how much time of nothing but failure it is disabled; None
+    is never.
     """
 
     failures: int = 5
@@ -268,7 +269,7 @@ SELECT d.tenant_id, d.id, d.claim_token, d.endpoint_id, d.event_id, d.event_type
        ) ELSE 0 END,
        e.url, d.position, (SELECT v.body FROM events v WHERE v.tenant_id = d.tenant_id AND v.position = d.position),
        e.secret_sealed, CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_sealed END,
-       e.status = 'ENABLED' AND e.deleted_at IS NULL, e.failures > 0
+       e.status = 'ENABLED' AND e.deleted_at IS NULL, e.failures > 0 OR e.recent <> 0
 FROM held d, LATERAL (
     SELECT * FROM webhook_endpoints e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id OFFSET 0
 ) AS e
@@ -364,20 +365,35 @@ WITH came AS MATERIALIZED (
            array_remove(array_agg(c.gone), NULL) AS gone
     FROM good g JOIN came c ON c.tenant_id = g.tenant_id AND c.endpoint_id = g.endpoint_id
     WHERE g.place IS NULL OR c.place >= g.place GROUP BY 1, 2, 3
+), told AS (
+    SELECT k.tenant_id, k.endpoint_id, least(count(*), 20)::integer AS n,
+           coalesce(sum(1 << (k.nth - 1)::integer) FILTER (WHERE k.failed AND k.nth <= 20), 0)::integer AS bits
+    FROM (
+        SELECT c.*, row_number() OVER (PARTITION BY c.tenant_id, c.endpoint_id ORDER BY c.place DESC) AS nth FROM came c
+    ) AS k
+    GROUP BY 1, 2
 ), held AS MATERIALIZED (
     SELECT e.tenant_id, e.id, CASE WHEN f.well THEN 0 ELSE e.failures END + f.failures AS failures,
+           CASE
+               -- It was tried after a while, and is well: what was before is forgotten.
+               WHEN f.well AND e.breaker_until IS NOT NULL THEN (1 << least(f.failures, 20)) - 1
+               ELSE (((e.recent::bigint << t.n) | t.bits) & 1048575)::integer
+           END AS recent,
            CASE WHEN f.well THEN now() ELSE coalesce(e.failing_since, now()) END AS since, f.retry_in,
            CASE
                WHEN e.status = 'DISABLED' OR e.deleted_at IS NOT NULL OR f.failures = 0 THEN NULL
                WHEN e.url = ANY (f.gone) THEN 'The receiver answered 410 Gone.'
                WHEN NOT f.well AND e.failing_since <= now() - $9::interval THEN 'Nothing has arrived for ' || $10 || '.'
            END AS reason
-    FROM webhook_endpoints e, fared f WHERE e.tenant_id = f.tenant_id AND e.id = f.endpoint_id
+    FROM webhook_endpoints e, fared f, told t
+    WHERE e.tenant_id = f.tenant_id AND e.id = f.endpoint_id AND t.tenant_id = e.tenant_id AND t.endpoint_id = e.id
     ORDER BY e.tenant_id, e.id FOR NO KEY UPDATE OF e
 )
 UPDATE webhook_endpoints e
-SET failures = h.failures, failing_since = CASE WHEN h.failures > 0 THEN h.since END,
-    breaker_until = CASE WHEN h.failures >= $7 THEN now() + least($8, h.retry_in) END,
+SET failures = h.failures, recent = h.recent, failing_since = CASE WHEN h.failures > 0 THEN h.since END,
+    breaker_until = CASE
+        WHEN h.failures >= $7 OR h.failures > 0 AND bit_count(h.recent::bit(20)) > 10 THEN now() + least($8, h.retry_in)
+    END,
     status = CASE WHEN h.reason IS NULL THEN e.status ELSE 'DISABLED' END,
     disabled_reason = coalesce(h.reason, e.disabled_reason),
     updated_at = CASE WHEN h.reason IS NULL THEN e.updated_at ELSE now() END

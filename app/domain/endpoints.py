@@ -61,6 +61,8 @@ class Endpoint(SQLModel, table=True):
     #: Failed attempts since the last success, and since when.
     failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     failing_since: datetime | None = instant(optional=True)
+    #: The last twenty attempts, the latest in the lowest bit: one is a failure. Written down while there is one.
+    recent: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     #: The breaker: until then nothing is sent, afterwards one delivery to see; None while it is closed.
     breaker_until: datetime | None = instant(optional=True)
     created_at: datetime = instant()
@@ -232,7 +234,7 @@ def check_types(event_types: Iterable[str]) -> list[str]:
 
 def _forget_failures(endpoint: Endpoint) -> None:
     """Somebody did something about it: it is tried anew."""
-    endpoint.failures, endpoint.failing_since, endpoint.breaker_until = 0, None, None
+    endpoint.failures, endpoint.recent, endpoint.failing_since, endpoint.breaker_until = 0, 0, None, None
 
 
 async def _turn(session: Session, endpoint: Endpoint, status: str | None) -> None:

@@ -74,7 +74,7 @@ async def test_whatever_a_bad_receiver_does_everything_ends_and_each_attempt_is_
     scene.receiver.always(Answer(503), path="/never")
     await scene.happen(20)
 
-    patient: dict[str, Any] = {"webhook_breaker_failures": 1_000_000, "webhook_disable_after_days": 0}
+    patient: dict[str, Any] = {"webhook_breaker_seconds": 0.05, "webhook_disable_after_days": 0}
     hurry: dict[str, Any] = {
         "webhook_timeout_seconds": 1,
         "webhook_lease_seconds": 10,

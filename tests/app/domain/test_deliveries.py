@@ -630,6 +630,46 @@ async def test_a_success_ends_a_row_of_failures(own_db: Database, endpoint: Endp
     assert await health(own_db, endpoint) == ("ENABLED", 2, True, False)
 
 
+async def fare(db: Database, endpoint: Endpoint, outcomes: str) -> None:
+    """Attempts one after the other, each loaded when the one before it is settled: F fails, S succeeds."""
+    await happen(db, endpoint.tenant_id, len(outcomes))
+    for outcome, held in zip(outcomes, await claim(db), strict=True):
+        [job] = await load(db, [held])
+        await settle(db, replace(failed(held) if outcome == "F" else delivered(held), unwell=job.unwell))
+
+
+async def test_an_endpoint_that_fails_more_than_half_the_time_is_left_alone(
+    own_db: Database, endpoint: Endpoint
+) -> None:
+    await fare(own_db, endpoint, "FS" * 10)
+    at_half = await health(own_db, endpoint)
+    await fare(own_db, endpoint, "FF")
+
+    assert at_half == ("ENABLED", 0, False, False)
+    assert await health(own_db, endpoint) == ("ENABLED", 2, True, True)
+
+
+async def test_what_was_long_ago_does_not_count_against_an_endpoint(own_db: Database, endpoint: Endpoint) -> None:
+    await fare(own_db, endpoint, "FFFS" * 3 + "S" * 20)
+    await happen(own_db, endpoint.tenant_id)
+    [job] = await load(own_db, await claim(own_db))
+    await fare(own_db, endpoint, "F")
+
+    assert not job.unwell  # nothing is written down for an endpoint that is well
+    assert await health(own_db, endpoint) == ("ENABLED", 1, True, False)
+
+
+async def test_a_success_after_the_breaker_begins_a_new_count(own_db: Database, endpoint: Endpoint) -> None:
+    await fare(own_db, endpoint, "FFFS" * 3 + "FF")
+    open_by_then = await health(own_db, endpoint)
+    await set_endpoint(own_db, endpoint, "breaker_until = now()")
+    await fare(own_db, endpoint, "S")
+    await fare(own_db, endpoint, "FF")
+
+    assert open_by_then == ("ENABLED", 2, True, True)
+    assert await health(own_db, endpoint) == ("ENABLED", 2, True, False)
+
+
 async def test_a_breaker_does_not_outlast_the_schedule(own_db: Database, endpoint: Endpoint) -> None:
     await happen(own_db, endpoint.tenant_id, 5)
 
