@@ -76,7 +76,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "breaker: it counts the last twenty",
         DELIVERIES,
-        [("<< t.n) | t.bits) & 1048575)::integer", "<< t.n) | t.bits | e.recent) & 1048575)::integer")],
+        [("e.recent::bigint << t.n)", "e.recent::bigint << 0)")],
         [AT_DELIVERIES + "what_was_long_ago_does_not_count_against_an_endpoint"],
     ),
     Guard(
