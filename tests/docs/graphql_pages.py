@@ -25,10 +25,6 @@ from graphql import (
     OperationType,
     SelectionSetNode,
     build_schema,
-    get_named_type,
-    is_leaf_type,
-    is_required_argument,
-    is_required_input_field,
     parse,
     specified_scalar_types,
 )
@@ -36,6 +32,7 @@ from graphql.language import print_ast
 from graphql.utilities import ast_from_value
 
 from schema import cost, sdl
+from tests.docs import operation_examples
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "graphql.md"
 _ROOTS: Final = ("Query", "Mutation", "Subscription")
@@ -44,13 +41,11 @@ _TITLES: Final = (
     ("Mutation", "Mutations", "mutation"),
     ("Subscription", "Subscriptions", "subscription"),
 )
-_DEPTH: Final = 3
-_FIELDS: Final = 8
 _HEAD: Final = """# GraphQL
 
 Every field, argument, type and value of the API, as `schema/schema.graphql` has them. This page is written from the
-schema, and `make check` compares the two. Each query and mutation opens in the playground of the server that you read
-this on.
+schema, and `make check` compares the two. Every example is run by the tests as it stands here, with names of their own
+where it says `<device id>` and the like. It opens in the playground of the server that you read this on.
 
 Send operations as [GraphQL over HTTP](https://graphql.github.io/graphql-over-http/draft/) to `/graphql`, with
 `Authorization: Bearer pc_live_…`. Lists are Relay connections: `first` and `after`, at most 100 at once. Mutations
@@ -71,7 +66,7 @@ def page() -> str:
         root = schema.type_map.get(name)
         if isinstance(root, GraphQLObjectType):
             parts.append(f"## {title}\n\n")
-            parts += [_root_field(schema, verb, field_name, field) for field_name, field in root.fields.items()]
+            parts += [_root_field(verb, field_name, field) for field_name, field in root.fields.items()]
     kinds: tuple[tuple[str, type[GraphQLNamedType]], ...] = (
         ("Types", GraphQLObjectType),
         ("Interfaces", GraphQLInterfaceType),
@@ -95,79 +90,20 @@ def page() -> str:
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def _root_field(schema: GraphQLSchema, verb: str, name: str, field: GraphQLField) -> str:
-    document, variables = _example(schema, verb, name, field)
-    link = "/playground#" + urlencode({"query": document, **({"variables": variables} if variables else {})})
+def _root_field(verb: str, name: str, field: GraphQLField) -> str:
     text = f"### {name}\n\n{_said(field.description)}\n\nAnswers `{field.type}`.{_deprecated(field)}\n\n"
     if field.args:
         text += "| argument | type | default | |\n|---|---|---|---|\n"
         text += "".join(_argument(argument_name, argument) for argument_name, argument in field.args.items()) + "\n"
-    text += f"```graphql\n{document}```\n\n"
+    if (example := operation_examples.find(verb, name)) is None:  # tests/schema/test_operation_examples.py says so
+        return text
+    variables = json.dumps(example.variables, indent=2, ensure_ascii=False) if example.variables else ""
+    link = "/playground#" + urlencode({"query": example.document, **({"variables": variables} if variables else {})})
+    text += f"```graphql\n{example.document}```\n\n"
     if variables:
         text += f"```json\n{variables}\n```\n\n"
-    text += f"Costs {_most(document, variables)} points at most, as it stands here. "
+    text += f"Costs {_most(example.document, variables)} points at most, as it stands here. "
     return text + f"[Try it in the playground]({link})\n\n"
-
-
-def _example(schema: GraphQLSchema, verb: str, name: str, field: GraphQLField) -> tuple[str, str]:
-    """A document that asks for the plain fields, and its variables."""
-    needed = {
-        arg: value
-        for arg, value in field.args.items()
-        if is_required_argument(value) or (arg == "id" and name != "node")
-    }
-    given = ", ".join(f"${arg}: {value.type}" for arg, value in needed.items())
-    passed = ", ".join(f"{arg}: ${arg}" for arg in needed)
-    if "first" in field.args:
-        passed = ", ".join(filter(None, ["first: 10", passed]))
-    inner = _selection(schema, get_named_type(field.type), 2, _DEPTH)
-    title = name[0].upper() + name[1:]
-    document = (
-        f"{verb} {title}{f'({given})' if given else ''} {{\n  {name}{f'({passed})' if passed else ''}{inner}\n}}\n"
-    )
-    values = {arg: _value(value.type, arg) for arg, value in needed.items()}
-    return document, json.dumps(values, indent=2, ensure_ascii=False) if values else ""
-
-
-def _selection(schema: GraphQLSchema, kind: GraphQLNamedType | None, indent: int, depth: int) -> str:
-    if kind is None or is_leaf_type(kind):
-        return ""
-    if isinstance(kind, GraphQLUnionType):
-        return " {\n" + "  " * indent + "__typename\n" + "  " * (indent - 1) + "}"
-    assert isinstance(kind, GraphQLObjectType | GraphQLInterfaceType)
-    lines: list[str] = []
-    for name, field in kind.fields.items():
-        if any(is_required_argument(argument) for argument in field.args.values()) or len(lines) >= _FIELDS:
-            continue
-        named = get_named_type(field.type)
-        if is_leaf_type(named):
-            lines.append(name)
-        elif depth > 1 and not field.args and name != "edges":
-            inner = _selection(schema, named, indent + 1, depth - 1)
-            if inner:
-                lines.append(name + inner)
-    if not lines:
-        lines = ["__typename"]
-    pad = "  " * indent
-    return " {\n" + "".join(f"{pad}{line}\n" for line in lines) + "  " * (indent - 1) + "}"
-
-
-def _value(kind: object, name: str) -> object:
-    """Something of that type to begin with."""
-    text = str(kind).rstrip("!")
-    if text.startswith("["):
-        return [_value(text[1:-1], name)]
-    named = get_named_type(kind) if not isinstance(kind, str) else None  # type: ignore[call-overload]
-    if isinstance(named, GraphQLInputObjectType):
-        return {
-            field: _value(each.type, field)
-            for field, each in named.fields.items()
-            if is_required_input_field(each) or field == "idempotencyKey"
-        }
-    if isinstance(named, GraphQLEnumType):
-        return next(iter(named.values))
-    plain: dict[str, object] = {"Int": 10, "Float": 1.5, "Boolean": True, "DateTime": "2026-03-01T00:00:00Z"}
-    return plain.get(text, "…")
 
 
 def _argument(name: str, argument: GraphQLArgument) -> str:
