@@ -213,9 +213,14 @@ class Contender:
 
     async def follow(self, count: int) -> list[Client]:
         """So many subscribers that hold their first batch."""
-        if self.path == "/":
-            return [await connect(self.served.url, self.path, b"MARK") for _ in range(count)]
-        return [await subscribe(self.served.url, self.api_key, b'"pin":') for _ in range(count)]
+        clients: list[Client] = []
+        while len(clients) < count:
+            some = range(min(50, count - len(clients)))
+            if self.path == "/":
+                clients += await asyncio.gather(*(connect(self.served.url, self.path, b"MARK") for _ in some))
+            else:
+                clients += await asyncio.gather(*(subscribe(self.served.url, self.api_key, b'"pin":') for _ in some))
+        return clients
 
 
 @asynccontextmanager
@@ -235,9 +240,13 @@ async def contenders(rig: Stand) -> AsyncIterator[list[Contender]]:
 
         pusher = Link(floor.url, keep_alive=True)
         stack.callback(pusher.abort)
+
+        async def fill(_: str) -> object:
+            return await pusher.get(f"/push/{SIZE}")
+
         found = [
-            Contender("ours", ours, "/graphql", tenant.api_key, upload),
-            Contender("bare socket server", floor, "/", "", lambda _: pusher.get(f"/push/{SIZE}")),
+            Contender("ours", ours, "/graphql", tenant.api_key, partial(_in_turn, asyncio.Lock(), upload)),
+            Contender("bare socket server", floor, "/", "", partial(_in_turn, asyncio.Lock(), fill)),
         ]
         for name, script in PEERS.items() if installed() else ():
             port = free_port()
@@ -246,9 +255,15 @@ async def contenders(rig: Stand) -> AsyncIterator[list[Contender]]:
             peer = await stack.enter_async_context(process(*command, port=port, environment=environment))
             link = Link(peer.url, keep_alive=True)
             stack.callback(link.abort)
-            push = partial(_push, link)
+            push = partial(_in_turn, asyncio.Lock(), partial(_push, link))
             found.append(Contender(name, peer, "/graphql", "none", push))
         yield found
+
+
+async def _in_turn(lock: asyncio.Lock, push: Callable[[str], Awaitable[object]], pin: str) -> object:
+    """One upload at a time, as a terminal does it."""
+    async with lock:
+        return await push(pin)
 
 
 async def _push(link: Link, pin: str) -> object:
@@ -375,6 +390,29 @@ async def loss(found: list[Contender], away: float) -> list[dict[str, Any]]:
     ]
 
 
+async def churn(one: Contender, cycles: int) -> list[dict[str, Any]]:
+    """Subscribers that come and are cut off without a word: what the server keeps of them."""
+    await _cut_off(one, 200)  # what the first ones warm up stays
+    await asyncio.sleep(2)
+    memory, files = _resident(one.served), _files(one.served)
+    for _ in range(cycles // 100):
+        await _cut_off(one, 100)
+    await asyncio.sleep(3)
+    return [
+        _row(f"{cycles} subscribers cut off: growth of the server", (_resident(one.served) - memory) / 1024, "MB", 20),
+        _row("the same, connections left", _files(one.served) - files, "", 0, digits=0),
+    ]
+
+
+async def _cut_off(one: Contender, count: int) -> None:
+    for client in await one.follow(count):
+        client.close()
+
+
+def _files(served: Served) -> int:
+    return len(list(Path(f"/proc/{served.pid}/fd").iterdir()))
+
+
 _FILL = """
 INSERT INTO events (tenant_id, position, id, type, body, created_at)
 SELECT e.tenant_id, e.position + n, gen_random_uuid(), e.type, e.body, e.created_at
@@ -431,6 +469,7 @@ async def measure(short: bool) -> list[dict[str, Any]]:
         rows += await latency(found, 200 if short else 1000, 4.0 if short else 12.0)
         rows += await loss(found, 1.0 if short else 10.0)
         rows += await memory(found, 500 if short else 5000)
+        rows += await churn(found[0], 500 if short else 10_000)
         rows += await replay(rig, found[0], 30_000 if short else 1_000_000)
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from app.database import Database
 from app.domain import tenants
 from app.vault import Vault
-from tests.clients.test_clients import HERE, PATIENCE, install
+from tests.clients.test_clients import HERE, PATIENCE, install, run
 from tests.factories import make_device
 from tests.schema.world import add_punches, make_view
 from tests.server import Server
@@ -35,8 +36,25 @@ const handle = (punches) => {
 """
 
 
-def snippet(heading: str) -> str:
-    found = re.search(rf"^### {re.escape(heading)}\n.*?^```js\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+AROUND_PYTHON = """import sys
+url, key, last = sys.argv[1:]
+query = "subscription ($after: String) { punches(after: $after, from: BEGINNING) { cursor punches { pin } } }"
+kept = [None]
+load = lambda: kept[0]
+save = lambda cursor: kept.__setitem__(0, cursor)
+report = lambda trouble: print(trouble, file=sys.stderr)
+def handle(punches):
+    for punch in punches:
+        print(punch["pin"], flush=True)
+    if any(punch["pin"] == last for punch in punches):
+        sys.exit(0)
+"""
+
+
+def snippet(heading: str, language: str) -> str:
+    found = re.search(
+        rf"^### {re.escape(heading)}\n.*?^```{language}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
     assert found is not None
     return found[1]
 
@@ -46,12 +64,33 @@ async def test_a_client_goes_on_after_a_restart_without_a_gap_or_a_repeat(
     database_url: str, db: Database, vault: Vault, library: str
 ) -> None:
     await install(HERE)
+    script = HERE / f"resuming-{library.split(maxsplit=1)[0].lower()}.tmp.mjs"
+    script.write_text(AROUND + snippet(library, "js"))
+    try:
+        await over_a_restart(database_url, db, vault, "node", str(script))
+    finally:
+        script.unlink()
+
+
+@pytest.mark.full
+async def test_gql_goes_on_after_a_restart_without_a_gap_or_a_repeat(
+    database_url: str, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    await run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
+    python = str(tmp_path / "venv" / "bin" / "python")
+    await run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", "requirements.txt")
+    script = tmp_path / "resuming.py"
+    script.write_text(AROUND_PYTHON + snippet("gql, in Python", "py"))
+
+    await over_a_restart(database_url, db, vault, python, str(script))
+
+
+async def over_a_restart(database_url: str, db: Database, vault: Vault, *command: str) -> None:
+    """Run it, with punches before, while and after the server is away. It prints each PIN and ends at the last."""
     async with db.across("operate") as connection:
         created = await tenants.create(connection, vault, "Clients")
     tenant_id = created.tenant.id
     device = await make_device(db, tenant_id)
-    script = HERE / f"resuming-{library.split(maxsplit=1)[0].lower()}.tmp.mjs"
-    script.write_text(AROUND + snippet(library))
     lines: list[str] = []
 
     async def punch(*numbers: int) -> None:
@@ -68,7 +107,7 @@ async def test_a_client_goes_on_after_a_restart_without_a_gap_or_a_repeat(
         async with Server(database_url) as server:
             url = f"ws://127.0.0.1:{server.port}/graphql"
             process = await asyncio.create_subprocess_exec(
-                "node", script.name, url, created.api_key, "007", cwd=HERE, stdout=asyncio.subprocess.PIPE
+                *command, url, created.api_key, "007", cwd=HERE, stdout=asyncio.subprocess.PIPE
             )
             async with asyncio.timeout(PATIENCE):
                 await seen(2)
@@ -86,6 +125,5 @@ async def test_a_client_goes_on_after_a_restart_without_a_gap_or_a_repeat(
         if process.returncode is None:
             process.kill()
         await process.wait()
-        Path(script).unlink()
 
     assert lines == [f"{number:03}" for number in range(1, 8)]
