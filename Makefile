@@ -40,7 +40,7 @@ check: $(VENV)/.dev  ## format, lint, strict types, import rules, schema snapsho
 
 docs: app/web/site/index.html  ## build the documentation site, which the server serves at /docs/
 
-app/web/site/index.html: mkdocs.yml tests/docs/site.py $(shell find docs frontend-examples -name '*.md' -not -path '*/node_modules/*') | $(VENV)/.run
+app/web/site/index.html: mkdocs.yml tests/docs/site.py $(shell find docs frontend-examples \( -name '*.md' -o -name '*.svg' \) -not -path '*/node_modules/*') | $(VENV)/.run
 	@$(BIN)/python -m tests.docs.site || echo "The documentation site was not built: /docs/ serves the pages as they were written."
 
 format: $(VENV)/.dev
