@@ -26,6 +26,7 @@ from app import dev as development
 from app import ids, migrations, simulator, telemetry
 from app.database import Database
 from app.domain import enrollments, keys, signups, tenants
+from app.domain.tables import now
 from app.embedded import EmbeddedError
 from app.errors import AppError
 from app.settings import Settings
@@ -334,7 +335,7 @@ def _tenant(tenant: tenants.Tenant) -> dict[str, Any]:
     return {
         "tenant_id": ids.show("ten", tenant.id),
         "name": tenant.name,
-        "plan": str(tenant.plan),
+        "plan": str(tenant.standing(now())),
         "trial_ends_at": tenant.trial_ends_at,
     }
 

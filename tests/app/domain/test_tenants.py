@@ -102,6 +102,17 @@ async def test_a_tenant_is_activated_and_suspended(db: Database, vault: Vault) -
     assert listed[0].created_at < datetime.now(UTC)
 
 
+async def test_a_plan_stands_by_the_clock(db: Database, vault: Vault) -> None:
+    tenant = (await make(db, vault)).tenant
+    end = tenant.created_at + timedelta(days=7)
+
+    assert tenant.standing(end - timedelta(seconds=1)) == Plan.TRIAL
+    assert tenant.standing(end) == Plan.SUSPENDED
+    tenants.check_plan(tenant, end - timedelta(seconds=1))
+    with pytest.raises(tenants.TrialEnded, match="The trial ended on "):
+        tenants.check_plan(tenant, end)
+
+
 async def test_a_tenant_that_does_not_exist_is_not_found(db: Database) -> None:
     with pytest.raises(TenantNotFound):
         async with db.across("operate") as connection:
