@@ -193,6 +193,7 @@ async def test_forged_rings_show_nobody_anything(here: Served, caller: Caller, m
 
         shown = await changed(client, "webhookDeliveryChanged")
         assert shown["id"] == ids.show("whd", theirs.delivery.id)
+        here.parts.bell.ring(channel, theirs.delivery.id.bytes)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.5):
                 await client.recv()
