@@ -22,12 +22,13 @@ from sqlalchemy import (
     ARRAY,
     Column,
     ColumnElement,
+    Label,
     Select,
     and_,
     any_,
-    exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -233,8 +234,8 @@ async def fetch(session: Session, query: Select[Any], asked: Asked[Any]) -> Page
     connection = await session.connection()
     found = list(await connection.execute(_sliced(query, asked)))
     outside = [
-        bound is not None and bool((await connection.execute(select(exists(query.where(bound))))).scalar())
-        for bound in _bounds(asked)
+        nearest is not None and (await connection.execute(nearest)).first() is not None
+        for nearest in _outside(query, asked)
     ]
     return _page(found, asked, *outside)
 
@@ -251,8 +252,8 @@ async def fetch_each(
     for row in await connection.execute(select(lists.c.key.label("list_key"), *rows.c).join_from(lists, rows, true())):
         found[row.list_key].append(row)
     outside: list[set[Any]] = []
-    for bound in _bounds(asked):
-        such = None if bound is None else select(lists.c.key).where(exists(own.where(bound)))
+    for nearest in _outside(own, asked):
+        such = None if nearest is None else select(lists.c.key).join_from(lists, nearest.lateral(), true())
         outside.append(set() if such is None else set((await connection.execute(such)).scalars()))
     return [_page(found[key], asked, *(key in side for side in outside)) for key in keys]
 
@@ -280,12 +281,22 @@ def _sliced(query: Select[Any], asked: Asked[Any]) -> Select[Any]:
     return query.order_by(*order.sorting(backward=window.backward)).limit(window.size + 1)
 
 
-def _bounds(asked: Asked[Any]) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
-    """What lies before the window and what lies behind it; None where no cursor bounds it."""
-    after, before = asked.window.after, asked.window.before
+def _outside(query: Select[Any], asked: Asked[Any]) -> tuple[Select[Any] | None, Select[Any] | None]:
+    """The nearest row before the window and the nearest one behind it; None where no cursor bounds it.
+
+    Whether there is any such row would be enough. But PostgreSQL answers that by reading the table from its start, sure
+    to meet one soon; and those before the second page of the newest are the last it meets.
+    """
+    order, after, before = asked.order, asked.window.after, asked.window.before
+    found: Label[Any] = literal_column("true").label("there")
+    there: Select[Any] = query.with_only_columns(found, maintain_column_froms=True).limit(1)
     return (
-        None if after is None else asked.order.beyond(after, backward=True, with_it=True),
-        None if before is None else asked.order.beyond(before, with_it=True),
+        None
+        if after is None
+        else there.where(order.beyond(after, backward=True, with_it=True)).order_by(*order.sorting(backward=True)),
+        None
+        if before is None
+        else there.where(order.beyond(before, with_it=True)).order_by(*order.sorting(backward=False)),
     )
 
 

@@ -313,6 +313,8 @@ class Query:
         position = await context.feed.locate(tenant_id, cursor, from_ or FeedStart.NOW)
         reader = PunchFeed(context.feed, context.db, tenant_id, within=context.actor.site_ids, wanted=wanted, most=most)
         batch = await reader.collect(position, wait=(wait_ms or 0) / 1000)
+        if wait_ms:
+            await keys.check(context.db, context.actor)
         return PunchBatch.of(context, batch, cursor)
 
     # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────

@@ -277,7 +277,7 @@ GUARDS = (
         [("        if scope not in self.scopes:\n", "        if False:\n")],
         [
             AT_KEYS + "an_actor_without_the_scope_is_refused",
-            "tests/schema/test_mutations.py::test_each_mutation_asks_for_its_scope",
+            "tests/schema/test_scopes.py::test_a_key_without_the_scope_is_refused_and_nothing_happens",
         ],
     ),
     Guard(

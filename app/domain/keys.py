@@ -271,6 +271,14 @@ async def revoke_any(connection: Connection, key_id: UUID) -> None:
     await audit.add(connection, tenant_id, audit.OPERATOR, "apiKeyRevoke", targets=[("key", key_id)])
 
 
+async def check(db: Database, actor: Actor) -> None:
+    """Unauthenticated if the actor's key has died since it was recognised: for who waited in between."""
+    async with db.across("lookup") as connection:
+        dead = await connection.fetch("SELECT key_id FROM dead_api_keys($1)", [actor.key_id])
+    if dead:
+        raise Unauthenticated("This API key has been revoked or has expired.")
+
+
 def check_grace(grace: timedelta) -> None:
     """InvalidInput unless it is between nothing and seven days."""
     if not timedelta(0) <= grace <= LONGEST_GRACE:

@@ -16,7 +16,7 @@ from app.errors import AppError
 from protocol import webhook
 from schema import held, socket
 from schema.errors import registry
-from tests.docs import menus
+from tests.docs import menus, scopes_page
 from tests.docs.pages import PAGES, ROOT, name
 from tests.docs.settings_table import PAGE, written
 
@@ -33,6 +33,10 @@ def _codes() -> dict[str, type[AppError]]:
 
 def test_the_table_of_settings_is_the_settings() -> None:
     assert PAGE.read_text() == written(PAGE.read_text()), "run: python -m tests.docs.settings_table"
+
+
+def test_the_page_of_scopes_is_what_the_schema_asks_for() -> None:
+    assert scopes_page.PAGE.read_text() == scopes_page.text(), "run: python -m tests.docs.scopes_page"
 
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:

@@ -20,10 +20,13 @@ from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import Actor, KeyRing
 from app.embedded import EmbeddedPostgres
+from app.limits import Limiter
 from app.settings import Settings
 from app.vault import Vault
+from schema import cost
 from schema.context import Context
 from schema.http import GraphQLHttp, MakeContext
+from schema.operations import Budget
 from tests import factories
 from tests.schema.feeds import Served, start
 from tests.schema.world import World, make_world
@@ -117,6 +120,15 @@ def make_context(  # noqa: PLR0917  fixtures come by name
 async def http(db: Database, vault: Vault, make_context: MakeContext) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the GraphQL endpoint."""
     endpoint: Any = GraphQLHttp(KeyRing(db, vault).authenticate, make_context, PUBLIC_URL)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url=PUBLIC_URL) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def unlimited(db: Database, vault: Vault, make_context: MakeContext) -> AsyncIterator[httpx.AsyncClient]:
+    """The same with points without end, for tests that ask a lot in one tenant's name."""
+    budget = Budget(Limiter(None, most=10**9, rate=10**9, largest=cost.MOST))
+    endpoint: Any = GraphQLHttp(KeyRing(db, vault).authenticate, make_context, PUBLIC_URL, budget)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url=PUBLIC_URL) as client:
         yield client
 

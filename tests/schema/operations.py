@@ -28,6 +28,7 @@ from graphql import (
     is_leaf_type,
     is_required_argument,
 )
+from strawberry.types.base import StrawberryObjectDefinition
 
 from app import ids
 from schema import schema
@@ -80,20 +81,51 @@ class It(StrEnum):
         return head if head in ids.PREFIXES and self.value[3:4] in ("", ",") else None  # type: ignore[return-value]
 
 
-#: What has an id that `node` takes, by the name of its type.
-NODES = {
-    "Tenant": It.TENANT,
-    "ApiKey": It.KEY,
-    "Site": It.SITE,
-    "Device": It.DEVICE,
-    "RejectedRecord": It.REJECTED,
-    "DeviceCommand": It.COMMAND,
-    "Employee": It.EMPLOYEE,
-    "Punch": It.PUNCH,
-    "WebhookEndpoint": It.ENDPOINT,
-    "WebhookDelivery": It.DELIVERY,
-    "WebhookReplay": It.REPLAY,
-    "AuditEntry": It.ENTRY,
+#: What has an id that `node` takes, by the name of its type, and the scope that opens it there.
+NODES: dict[str, tuple[It, str | None]] = {
+    "Tenant": (It.TENANT, None),
+    "ApiKey": (It.KEY, "keys:write"),
+    "Site": (It.SITE, "devices:read"),
+    "Device": (It.DEVICE, "devices:read"),
+    "RejectedRecord": (It.REJECTED, "devices:read"),
+    "DeviceCommand": (It.COMMAND, "devices:read"),
+    "Employee": (It.EMPLOYEE, "employees:read"),
+    "Punch": (It.PUNCH, "punches:read"),
+    "WebhookEndpoint": (It.ENDPOINT, "webhooks:read"),
+    "WebhookDelivery": (It.DELIVERY, "webhooks:read"),
+    "WebhookReplay": (It.REPLAY, "webhooks:read"),
+    "AuditEntry": (It.ENTRY, "audit:read"),
+}
+
+#: What an object leads to, and the scope that it asks for besides the object's own; None for what comes with it.
+#: Plain values are not here. A field with arguments has its scope in CALLS.
+BELOW: dict[str, str | None] = {
+    "Device.site": "devices:read",
+    "Device.timeZone": None,
+    "Device.flags": None,
+    "Device.connection": None,
+    "Device.claim": "devices:write",
+    "Device.storedPunchCount": None,
+    "Device.completeness": None,
+    "Device.lastReconciledAt": None,
+    "Device.unknownPins": "employees:read",
+    "DeviceCommand.device": None,
+    "Employee.cardNumber": "employees:read",
+    "Employee.placements": "employees:read",
+    "Placement.device": None,
+    "Placement.lastCommand": "devices:read",
+    "Punch.device": None,
+    "Punch.employee": None,
+    "Punch.raw": None,
+    "Tenant.deviceCount": None,
+    "Tenant.enrollment": "devices:write",
+    "Tenant.pricePerDevice": None,
+    "Viewer.apiKey": None,
+    "Viewer.tenant": None,
+    "WebhookDelivery.attempts": None,
+    "WebhookDelivery.endpoint": None,
+    "WebhookDelivery.payload": None,
+    "WebhookReplay.endpoint": None,
 }
 
 
@@ -123,7 +155,7 @@ class Call:
     def document(self, depth: int | None = None) -> str:
         """The call with all that can be selected, its arguments as variables. A field of a node is reached by it."""
         parent, _, name = self.field.partition(".")
-        depth = depth or (1 if parent == "Mutation" else 2)
+        depth = (1 if parent == "Mutation" else 2) if depth is None else depth
         heads = [f"${arg}: {definition.type}" for arg, definition in self.definition.args.items()]
         passed = ", ".join(f"{arg}: ${arg}" for arg in self.definition.args)
         field = f"answer: {name}{f'({passed})' if passed else ''}{select(self.definition.type, depth, self.on)}"
@@ -140,7 +172,7 @@ class Call:
         parent = self.field.partition(".")[0]
         given = dict(self.arguments if arguments is None else arguments)
         if parent not in ROOTS:
-            given["node"] = NODES[parent]
+            given["node"] = NODES[parent][0]
         filled: dict[str, Any] = fill(given, names)
         return filled
 
@@ -172,8 +204,8 @@ def _window(field: str, scope: str) -> Call:
 CALLS = [
     Call("Query.viewer", None, {}),
     Call("Query.rateLimit", None, {}),
-    *(Call("Query.node", None, {"id": it}, on=kind) for kind, it in NODES.items()),
-    *(Call("Query.nodes", None, {"ids": [it]}, on=kind) for kind, it in NODES.items()),
+    *(Call("Query.node", scope, {"id": it}, on=kind) for kind, (it, scope) in NODES.items()),
+    *(Call("Query.nodes", scope, {"ids": [it]}, on=kind) for kind, (it, scope) in NODES.items()),
     Call("Query.site", "devices:read", {"id": It.SITE}),
     _window("Query.sites", "devices:read"),
     _window("Site.devices", "devices:read"),
@@ -257,6 +289,8 @@ CALLS = [
     ),
     # ── subscriptions ────────────────────────────────────────────────────────────────────────────────
     Call("Subscription.punches", "punches:read", {"from": "BEGINNING"}),
+    Call("Subscription.deviceChanged", "devices:read", {"deviceIds": [It.DEVICE]}),
+    Call("Subscription.webhookDeliveryChanged", "webhooks:read", {"endpointIds": [It.ENDPOINT]}),
     Call("Subscription.deviceCommandChanged", "devices:read", {"commandIds": [It.COMMAND]}),
     Call("Subscription.deviceCommandChanged", "devices:read", {"deviceIds": [It.DEVICE], "commandIds": [It.COMMAND]}),
 ]
@@ -355,6 +389,20 @@ def spots() -> list[Spot]:
     return [spot for _, spot in _look() if spot is not None]
 
 
+def leads() -> set[str]:
+    """Every field below the roots that is computed and takes no arguments, less the wrapping of lists."""
+    found = set()
+    for kind in object_types():
+        definition = schema.get_type_by_name(kind.name)
+        if kind.name in ROOTS or not isinstance(definition, StrawberryObjectDefinition):
+            continue
+        named = schema.config.name_converter.get_graphql_name
+        computed = {named(field) for field in definition.fields if field.base_resolver is not None}
+        if not kind.name.endswith("Connection"):
+            found |= {f"{kind.name}.{name}" for name in computed if not kind.fields[name].args}
+    return found
+
+
 def gaps() -> list[str]:
     """What is in the schema and not here, with what to do about it."""
     called = {call.field for call in CALLS}
@@ -368,7 +416,11 @@ def gaps() -> list[str]:
         for coordinate, spot in _look()
         if spot is None and coordinate not in PLAIN
     }
-    return [*missing, *sorted(unnamed)]
+    below = [
+        f"{field} is computed: say in BELOW which scope it asks for, or None where it comes with its object"
+        for field in sorted(leads() - BELOW.keys())
+    ]
+    return [*missing, *below, *sorted(unnamed)]
 
 
 def _look() -> Iterator[tuple[str, Spot | None]]:
@@ -444,7 +496,7 @@ def fill(value: Any, names: Mapping[It, str]) -> Any:
 
 
 def select(type_: GraphQLOutputType, depth: int, on: str = "") -> str:
-    """All the leaves of a type, and of what is below it down to `depth`; the wrapping of lists and answers is free."""
+    """All the leaves of a type and of what is below it, down to `depth`; the wrapping of lists and answers is free."""
     kind = get_named_type(type_)
     if is_leaf_type(kind):
         return ""
@@ -457,9 +509,9 @@ def select(type_: GraphQLOutputType, depth: int, on: str = "") -> str:
         below = get_named_type(field.type)
         if any(is_required_argument(argument) for argument in field.args.values()):
             continue
-        if is_leaf_type(below):
+        if is_leaf_type(below) and depth:
             parts.append(name)
-        elif (wraps or depth > 1) and not (kind.name.endswith("Edge")):
+        elif depth and (wraps or depth > 1) and not (kind.name.endswith("Edge")):
             page = f"(first: {FEW})" if "first" in field.args else ""
             parts.append(f"{name}{page}{select(field.type, depth if wraps else depth - 1)}")
     return f" {{ {' '.join(parts or ['__typename'])} }}"

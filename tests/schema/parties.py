@@ -11,13 +11,15 @@ import asyncpg
 
 from app import ids
 from app.database import Database, driver
-from app.domain import audit, keys, tenants
-from app.domain.employees import Employee
+from app.domain import audit, keys, outbox, roster, tenants
+from app.domain.roster import Person
 from app.domain.sites import Site
 from app.vault import Vault
 from schema import schema
 from tests.factories import make_device, make_endpoint
-from tests.schema.operations import It
+from tests.schema.feeds import Served
+from tests.schema.operations import CALLS, It
+from tests.schema.sockets import acknowledged
 from tests.schema.world import World, add_punches, make_view, make_world
 
 _numbers = count(1)
@@ -70,15 +72,10 @@ async def names_of(db: Database, vault: Vault, world: World) -> dict[It, str]:
         for key in pair:
             await keys.add(connection, key)
     empty = Site(tenant_id=tenant_id, name=texts[It.SITE_NAME], time_zone="UTC")
-    person = Employee(
-        tenant_id=tenant_id,
-        pin=texts[It.PIN],
-        name=texts[It.PERSON],
-        external_id=texts[It.EXTERNAL_ID],
-        card_number=texts[It.CARD],
-    )
     async with db.write(tenant_id) as session:
-        session.add_all([empty, person])
+        session.add(empty)
+        fields = {"name": texts[It.PERSON], "external_id": texts[It.EXTERNAL_ID], "card_number": texts[It.CARD]}
+        person, _ = await roster.upsert(session, tenant_id, Person(texts[It.PIN], fields, [world.device.id]))
     async with db.write(tenant_id) as session:
         connection = await driver(session)
         author = audit.Author(audit.AuditSource.API, pair[0].id)
@@ -107,6 +104,19 @@ async def names_of(db: Database, vault: Vault, world: World) -> dict[It, str]:
         It.SERIAL: world.device.serial_number,
         It.UUID: str(world.delivery.id),
     }
+
+
+async def stir(here: Served, party: Party) -> None:
+    """A punch comes, a device is suspended, a command and a delivery move: something of each kind that is followed."""
+    view = make_view(party.world.device.id, 50, pin=party.names[It.PIN])
+    logged = await add_punches(here.parts.db, party.tenant_id, party.world.device, [view])
+    outbox.ring(here.parts.bell, here.parts.vault.bus_key, logged)
+    async with acknowledged(here.url, party.api_key) as client:
+        for call in CALLS:
+            if call.name in ("deviceSuspend", "deviceCommandCancel", "webhookDeliveryRetry"):
+                await client.subscribe(call.document(), id=call.name, variables=call.variables(party.names))
+                assert (await client.next(call.name))["data"]["answer"]["userErrors"] == []
+                await client.complete(call.name)
 
 
 def nobody() -> dict[It, str]:

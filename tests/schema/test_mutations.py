@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import asyncpg
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from app import ids
 from app.broadcast import Bell
 from app.database import Database
-from app.domain import events, keys, outbox
+from app.domain import events, outbox
 from app.vault import Vault
 from tests.factories import make_device, make_endpoint
 from tests.schema.conftest import PUBLIC_URL, Caller, MakeCaller
@@ -32,45 +31,6 @@ def query_of(name: str) -> str:
 
 
 SITE, KEY = query_of("siteCreate"), query_of("apiKeyCreate")
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.name not in AGAIN], ids=str)
-async def test_each_mutation_works_once(  # noqa: PLR0917
-    db: Database, vault: Vault, owner: asyncpg.Connection, caller: Caller, world: World, case: Call
-) -> None:
-    named = await names_of(db, vault, world)
-    given = case.variables(named)["input"] | {"idempotencyKey": "once"}
-
-    first = (await caller.ask(case.document(), input=given))["answer"]
-    between = await rows_of(owner, caller.tenant_id)
-    second = await caller.post(case.document(), {"input": given})
-    after = await rows_of(owner, caller.tenant_id)
-
-    assert (first["userErrors"], first["idempotentReplay"]) == ([], False)
-    assert all(value is not None for value in first.values())
-    replay = second.json()["data"]["answer"]
-    assert (replay.pop("userErrors"), replay.pop("idempotentReplay")) == ([], True)
-    assert replay.pop("secret", None) is None
-    assert replay == {name: first[name] for name in replay}
-    assert second.headers["idempotent-replayed"] == "true"
-    assert after == between
-
-
-@EACH
-async def test_each_mutation_asks_for_its_scope(  # noqa: PLR0917
-    db: Database, vault: Vault, owner: asyncpg.Connection, world: World, make_caller: MakeCaller, case: Call
-) -> None:
-    named = await names_of(db, vault, world)
-    others = [scope for scope in keys.SCOPES if scope != case.scope]
-    weak = await make_caller(scopes=others, tenant_id=world.tenant_id)
-    before = await rows_of(owner, world.tenant_id)
-
-    answer = (await weak.post(case.document(), case.variables(named))).json()
-
-    assert answer["data"] == {"answer": None}
-    assert [error["extensions"]["code"] for error in answer["errors"]] == ["permission_denied"]
-    assert answer["errors"][0]["extensions"]["status"] == 403
-    assert await rows_of(owner, world.tenant_id) == before
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "id" in case.arguments["input"]], ids=str)
@@ -227,25 +187,6 @@ async def test_a_key_that_is_none_is_refused(caller: Caller, key: str) -> None:
 
     (error,) = done["userErrors"]
     assert (error["code"], error["path"]) == ("invalid_input", ["input", "idempotencyKey"])
-
-
-async def test_fifty_calls_at_once_have_one_effect(owner: asyncpg.Connection, caller: Caller) -> None:
-    given = {"name": "k", "scopes": ["punches:read"], "idempotencyKey": "fifty"}
-
-    async def insist() -> dict[str, Any]:
-        while True:
-            answer = (await caller.post(KEY, {"input": given})).json()
-            if "errors" not in answer:
-                done: dict[str, Any] = answer["data"]["answer"]
-                return done
-            assert {error["extensions"]["code"] for error in answer["errors"]} == {"idempotency_in_progress"}
-
-    answers = await asyncio.gather(*(insist() for _ in range(50)))
-
-    assert len({answer["apiKey"]["id"] for answer in answers}) == 1
-    assert [answer["idempotentReplay"] for answer in answers].count(False) == 1
-    assert len([answer for answer in answers if answer["secret"]]) == 1
-    assert len((await rows_of(owner, caller.tenant_id))["api_keys"]) == 2
 
 
 async def test_a_replay_of_what_is_gone_answers_without_it(caller: Caller) -> None:

@@ -571,6 +571,26 @@ async def test_dead_keys_are_listed_too(caller: Caller, make_caller: MakeCaller,
     ]
 
 
+async def test_a_key_revoked_during_a_long_poll_gets_nothing(
+    caller: Caller, make_caller: MakeCaller, db: Database
+) -> None:
+    device = await make_device(db, caller.tenant_id)
+    reader = await make_caller(tenant_id=caller.tenant_id, scopes=["punches:read"])
+    data = await reader.ask("{ viewer { apiKey { id } } punchFeed { cursor } }")
+    query = "query ($after: String) { punchFeed(after: $after, waitMs: 30000) { punches { id } } }"
+    waiting = asyncio.create_task(reader.post(query, {"after": data["punchFeed"]["cursor"]}))
+
+    await caller.ask(
+        "mutation ($id: ID!) { apiKeyRevoke(input: {id: $id}) { userErrors { code } } }",
+        id=data["viewer"]["apiKey"]["id"],
+    )
+    await add_punches(db, caller.tenant_id, device, [make_view(device.id, 1)])
+    answer = (await waiting).json()
+
+    assert answer["data"] == {"punchFeed": None}
+    assert [error["extensions"]["code"] for error in answer["errors"]] == ["unauthenticated"]
+
+
 async def _ids_of_everything(caller: Caller, world: World) -> list[str]:
     key = (await caller.ask("{ viewer { apiKey { id } } }"))["viewer"]["apiKey"]["id"]
     return [
