@@ -11,7 +11,7 @@ import pytest
 
 from app.database import Database
 from app.domain.devices import Device
-from app.simulator import State, Terminal
+from app.simulator import AccessTerminal, State, Terminal
 from app.vault import Vault
 from tests.app.web.test_iclock import Customer, make_customer
 from tests.database import dicts
@@ -107,3 +107,21 @@ async def test_after_an_outage_the_terminal_is_counted_again_soon(
 
     [row] = await dicts(db, device.tenant_id, "SELECT due_at - now() AS due_in FROM reconciliations")
     assert row["due_in"] < timedelta(minutes=1)
+
+
+async def test_a_unit_of_the_security_dialect_says_that_it_does_not_count_and_who_is_on_it(
+    server: Server, db: Database, customer: Customer
+) -> None:
+    device = await make_device(db, customer.tenant_id, time_zone="UTC")
+    url = f"http://127.0.0.1:{server.port}/d/{customer.token}"
+    unit = AccessTerminal(device.serial_number, url, speed=40, keep_alive=True)
+    unit.users["4711"] = {"PIN": "4711", "Name": "Who"}
+    async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(unit.run())
+        row = await stands(db, device, state="NOT_COUNTED", round=None)
+        unit.stop()
+        await running
+
+    assert "security dialect" in row["reason"]
+    found = await dicts(db, device.tenant_id, "SELECT pin, name FROM terminal_users")
+    assert found == [{"pin": "4711", "name": "Who"}]
