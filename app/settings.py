@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     ingest_queue: int = Field(
         default=50_000, ge=100, description="Records that may wait for a commit in one process; beyond it 503."
     )
-    ingest_batch: int = Field(default=10_000, ge=1, le=50_000, description="Most records in one commit.")
+    ingest_batch: int = Field(default=2_000, ge=1, le=50_000, description="Most records in one commit.")
     device_rate: float = Field(default=20, gt=0, description="Requests per second of one terminal.")
     device_burst: int = Field(default=200, ge=1, description="Requests one terminal may make at once.")
     device_delay_seconds: int = Field(default=10, ge=2, le=60, description="Seconds between a terminal's polls.")
