@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from copy import copy
 from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -58,6 +58,8 @@ UNAVAILABLE: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.LockNotAvailableError,
 )
+#: Seconds that an operation's transaction is kept for its next read.
+LINGER: Final = 0.02
 #: What a transaction may simply be run again after.
 CONFLICTS: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -90,12 +92,18 @@ class Database:
             pool_timeout=statement_timeout,
             pool_pre_ping=False,
             pool_use_lifo=True,
+            # Transactions are begun and ended here, not by SQLAlchemy.
+            isolation_level="AUTOCOMMIT",
             connect_args={
                 "timeout": 5,
                 "statement_cache_size": statement_cache,
                 "prepared_statement_cache_size": statement_cache,
             },
         )
+        event.listen(self._engine.sync_engine, "checkout", _check_out)
+        #: Those that hold a transaction, and the tasks that end one.
+        self.held: set[Reading] = set()
+        self.ending: set[asyncio.Task[None]] = set()
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         #: The only sites that exist for who asks through this door, in PostgreSQL's spelling; None for all.
@@ -106,6 +114,7 @@ class Database:
 
     async def stop(self) -> None:
         """Close both pools."""
+        await asyncio.gather(*(reading.close() for reading in list(self.held)))
         await self._engine.dispose()
         if self._pool is not None:
             try:
@@ -135,6 +144,10 @@ class Database:
         """A read-only view of one tenant. Raises ServiceUnavailable when the database is away."""
         async with self._session(tenant_id, read_only=True) as session:
             yield session
+
+    def reading(self, tenant_id: UUID) -> Reading:
+        """The reads of one operation, which share a transaction."""
+        return Reading(self, tenant_id)
 
     @asynccontextmanager
     async def write(self, tenant_id: UUID) -> AsyncIterator[Session]:
@@ -202,14 +215,25 @@ class Database:
     @asynccontextmanager
     async def _session(self, tenant_id: UUID, *, read_only: bool) -> AsyncIterator[Session]:
         role = "'pc_api'" if self._sites is None else f"'pc_stream', true), set_config('app.site_ids', '{self._sites}'"
-        scope = text(
-            f"SELECT set_config('role', {role}, true), set_config('app.tenant_id', :tenant_id, true), "
-            f"set_config('transaction_read_only', '{'on' if read_only else 'off'}', true), {self._limits}"
-        )
         try:
-            async with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                await (await session.connection()).execute(scope, {"tenant_id": str(tenant_id)})
-                yield session
+            async with Session(self._engine, expire_on_commit=False) as session:
+                connection = await driver(session)
+                try:
+                    # One message where SQLAlchemy would send two. The UUID and the limits need no quoting.
+                    await connection.execute(
+                        f"BEGIN; SELECT set_config('role', {role}, true), "
+                        f"set_config('app.tenant_id', '{UUID(str(tenant_id))}', true), "
+                        f"set_config('transaction_read_only', '{'on' if read_only else 'off'}', true), {self._limits}"
+                    )
+                    yield session
+                    await session.flush()
+                    await connection.execute("COMMIT")
+                    await session.commit()  # to SQLAlchemy, which sends nothing, it happens here
+                except BaseException:
+                    if not connection.is_closed():
+                        with suppress(*UNAVAILABLE):
+                            await asyncio.shield(connection.execute("ROLLBACK"))
+                    raise
         except DBAPIError as exc:
             if isinstance(cause := _driver_error(exc), UNAVAILABLE) or exc.connection_invalidated:
                 raise ServiceUnavailable("The database cannot be reached just now. Try again.") from cause
@@ -219,6 +243,72 @@ class Database:
         except RuntimeError as exc:
             _raise_if_lost(exc)
             raise
+
+
+class Reading:
+    """What one operation reads, one after another in one transaction: each read but the first needs one message.
+
+    The transaction is begun by the first read and ended by `end`, or once nobody has read for LINGER: an operation that
+    waits for something else holds no connection. Nothing that is read waits, inside its block, for another read.
+    """
+
+    def __init__(self, db: Database, tenant_id: UUID) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+        self._lock = asyncio.Lock()
+        self._held: AbstractAsyncContextManager[Session] | None = None
+        self._session: Session | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Session]:
+        """The same view as `Database.read`. Raises ServiceUnavailable when the database is away."""
+        async with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._held is None or self._session is None:
+                held = self._db.read(self._tenant_id)
+                self._session = await held.__aenter__()
+                self._held = held
+                self._db.held.add(self)
+            try:
+                yield self._session
+                self._session.expunge_all()  # the next read sees rows anew
+            except BaseException as exc:
+                if not await self._let_go(exc):
+                    raise
+            else:
+                self._timer = asyncio.get_running_loop().call_later(LINGER, self.end)
+
+    def end(self) -> None:
+        """End the transaction, if there is one, without being waited for."""
+        if self._held is not None:
+            task = asyncio.get_running_loop().create_task(self.close())
+            self._db.ending.add(task)
+            task.add_done_callback(self._db.ending.discard)
+
+    async def close(self) -> None:
+        """The same, waited for. A read may follow and begins another one."""
+        async with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            with suppress(ServiceUnavailable):  # nothing was written
+                await self._let_go(None)
+
+    async def _let_go(self, exc: BaseException | None) -> bool | None:
+        held, self._held, self._session = self._held, None, None
+        self._db.held.discard(self)
+        if held is None:
+            return False
+        return await held.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
+
+
+def _check_out(connection: Any, _record: Any, _proxy: Any) -> None:
+    """A connection that was cut while nobody used it is not lent, nor are those that are older."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
 async def driver(session: Session) -> Connection:

@@ -249,7 +249,7 @@ async def fetch_each(
     own = query.where(parent == lists.c.key)
     rows = _sliced(own, asked).lateral()
     found: dict[Any, list[Any]] = {key: [] for key in keys}
-    for row in await connection.execute(select(lists.c.key.label("list_key"), *rows.c).join_from(lists, rows, true())):
+    for row in await connection.execute(select(*rows.c, lists.c.key.label("list_key")).join_from(lists, rows, true())):
         found[row.list_key].append(row)
     outside: list[set[Any]] = []
     for nearest in _outside(own, asked):

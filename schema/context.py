@@ -14,7 +14,7 @@ import strawberry
 
 from app import paging
 from app.broadcast import Bell
-from app.database import Database
+from app.database import Database, Reading
 from app.domain import outbox
 from app.domain.events import Cursors, Logged
 from app.domain.feed import Feed
@@ -58,17 +58,20 @@ class Context:
     #: Said by a subscription with each batch: its cursor, and whether others may go on together from here.
     cursor: str | None = None
     live: Live | None = None
+    #: Opens the session in which this operation reads: one for all its reads, one after another.
+    reading: Reading = field(init=False)
     loaders: Loaders = field(init=False)
     pages: paging.Cursors = field(init=False)
 
     def __post_init__(self) -> None:
         self.db = self.db.within(self.actor.site_ids)
         self.pages = paging.Cursors(self.vault.cursor_key)
+        self.reading = self.db.reading(self.actor.tenant_id)
         self.refresh()
 
     def refresh(self) -> None:
         """Forget what was loaded. A subscription does this before each batch: rows change while it lives."""
-        self.loaders = Loaders(self.db, self.actor.tenant_id)
+        self.loaders = Loaders(self.reading.read, self.actor.tenant_id)
 
     def may_wait(self, seconds: float) -> None:
         """Grant a resolver that waits on purpose so much more time."""

@@ -1,18 +1,19 @@
 """One batch per edge of the graph: whatever a page needs of a kind is asked for in one statement, at 10 rows as at 100.
 
-Each batch opens its own transaction. Made anew for every request and every batch of a feed, so nothing here grows old.
+Made anew for every request and every batch of a feed, so nothing here grows old.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from strawberry.dataloader import DataLoader
 
-from app.database import Database, Session, driver
+from app.database import Session, driver
 from app.domain import (
     audit,
     commands,
@@ -57,8 +58,8 @@ class Loader(DataLoader[A, T]):
 class Loaders:
     """What one operation has loaded of one tenant."""
 
-    def __init__(self, db: Database, tenant_id: UUID) -> None:
-        self._db = db
+    def __init__(self, read: Callable[[], AbstractAsyncContextManager[Session]], tenant_id: UUID) -> None:
+        self._read = read
         self._tenant_id = tenant_id
         self.sites = self._by_key(sites.by_ids)
         self.devices = self._by_key(devices.by_ids)
@@ -92,7 +93,7 @@ class Loaders:
         self, verb: Callable[[Session, UUID, Sequence[K]], Awaitable[Mapping[K, T]]]
     ) -> DataLoader[K, T | None]:
         async def load(wanted: list[K]) -> list[T | None]:
-            async with self._db.read(self._tenant_id) as session:
+            async with self._read() as session:
                 found = await verb(session, self._tenant_id, wanted)
             return [found.get(key) for key in wanted]
 
@@ -108,7 +109,7 @@ class Loaders:
             for parent, asked in wanted:
                 parents.setdefault(asked, []).append(parent)
             found: dict[Of[K, W], Page[T]] = {}
-            async with self._db.read(self._tenant_id) as session:
+            async with self._read() as session:
                 for asked, theirs in parents.items():
                     pages = await verb(session, self._tenant_id, theirs, asked)
                     found.update(zip([(parent, asked) for parent in theirs], pages, strict=True))

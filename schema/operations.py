@@ -155,4 +155,6 @@ async def run(priced: Priced, context: Context, extensions: dict[str, Any] | Non
         if context.deadline is None or not context.deadline.expired():
             raise
         raise OperationTimedOut from None
+    finally:
+        context.reading.end()
     return result

@@ -131,7 +131,7 @@ class Query:
         context = info.context
         tenant_id = context.actor.may("devices:read").tenant_id
         asked: Asked[None] = ask(context, "sites", sites.BY_ID.up, None, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await sites.page(session, tenant_id, asked)
         return connect(context, asked, page, Site.of)
 
@@ -151,7 +151,7 @@ class Query:
         by_id, serial = _either("id", id, "serialNumber", serial_number)
         if by_id is not None:
             return Device.of(await _get(context.loaders.devices, ids.read("dev", by_id), DeviceNotFound))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             found = await devices.find_serial(session, tenant_id, check_text(serial))
         if found is None:
             raise DeviceNotFound(serial)
@@ -176,11 +176,11 @@ class Query:
         order = order_by.order() if order_by else devices.BY_CREATED_AT.up
         asked = ask(context, "devices", order, wanted, (first, after, last, before))
         since = online_since(context)
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await devices.page(session, tenant_id, since, asked)
 
         async def count() -> int:
-            async with context.db.read(tenant_id) as session:
+            async with context.reading.read() as session:
                 return await devices.count(session, tenant_id, since, wanted)
 
         return connect_counted(context, asked, page, Device.of, count)
@@ -201,7 +201,7 @@ class Query:
         tenant_id = context.actor.may("devices:read").tenant_id
         wanted = filter.wanted() if filter else commands.EVERY
         asked = ask(context, "deviceCommands", commands.BY_ID.down, wanted, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await commands.page(session, tenant_id, asked)
         return connect(context, asked, page, DeviceCommand.of)
 
@@ -241,11 +241,11 @@ class Query:
         wanted = filter.wanted() if filter else employees.EVERY
         order = order_by.order() if order_by else employees.BY_CREATED_AT.up
         asked = ask(context, "employees", order, wanted, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await employees.page(session, tenant_id, asked)
 
         async def count() -> int:
-            async with context.db.read(tenant_id) as session:
+            async with context.reading.read() as session:
                 return await employees.count(session, tenant_id, wanted)
 
         return connect_counted(context, asked, page, Employee.of, count)
@@ -273,7 +273,7 @@ class Query:
         context = info.context
         tenant_id = context.actor.may("punches:read").tenant_id
         asked = ask_punches(context, "punches", filter, order_by, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await punches.page(session, tenant_id, asked)
         return connect(context, asked, page, Punch.of)
 
@@ -334,11 +334,11 @@ class Query:
         context = info.context
         tenant_id = context.actor.may("webhooks:read").tenant_id
         asked: Asked[None] = ask(context, "webhookEndpoints", endpoints.BY_ID.up, None, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await endpoints.page(session, tenant_id, asked)
 
         async def count() -> int:
-            async with context.db.read(tenant_id) as session:
+            async with context.reading.read() as session:
                 return await endpoints.count(session, tenant_id)
 
         return connect_counted(context, asked, page, WebhookEndpoint.of, count)
@@ -380,7 +380,7 @@ class Query:
         tenant_id = context.actor.may("webhooks:read").tenant_id
         wanted = filter.wanted() if filter else deliveries.EVERY
         asked = ask(context, "webhookDeliveries", deliveries.BY_ID.down, wanted, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await deliveries.page(session, tenant_id, asked)
         return connect(context, asked, page, WebhookDelivery.of)
 
@@ -394,7 +394,7 @@ class Query:
         context = info.context
         tenant_id = context.actor.may("keys:write").tenant_id
         asked: Asked[None] = ask(context, "apiKeys", keys.BY_ID.up, None, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await keys.page(session, tenant_id, asked)
         return connect(context, asked, page, ApiKey.of)
 
@@ -414,7 +414,7 @@ class Query:
         tenant_id = context.actor.may("audit:read").tenant_id
         wanted = filter.wanted() if filter else audit.EVERY
         asked = ask(context, "auditLog", audit.BY_ID.down, wanted, (first, after, last, before))
-        async with context.db.read(tenant_id) as session:
+        async with context.reading.read() as session:
             page = await audit.page(session, tenant_id, asked)
         return connect(context, asked, page, AuditEntry.of)
 
@@ -432,7 +432,7 @@ async def _node(context: Context, text: str) -> Node | None:
 async def _tenant(context: Context, key: UUID) -> Tenant | None:
     if key != context.actor.tenant_id:
         return None
-    async with context.db.read(key) as session:
+    async with context.reading.read() as session:
         return Tenant.of(await tenants.get(session, key))
 
 

@@ -123,7 +123,7 @@ class Tenant(Node):
     async def device_count(self, info: Info) -> int:
         """Retired ones too."""
         context = info.context
-        async with context.db.read(context.actor.tenant_id) as session:
+        async with context.reading.read() as session:
             return await devices.count(session, context.actor.tenant_id, online_since(context))
 
     @resolved("Where this tenant's terminals are pointed. Needs devices:write: it lets a terminal in.")
@@ -131,7 +131,7 @@ class Tenant(Node):
         """The latest address."""
         context = info.context
         actor = context.actor.may("devices:write")
-        async with context.db.read(actor.tenant_id) as session:
+        async with context.reading.read() as session:
             found = await enrollments.addresses(session, actor.tenant_id, context.vault, context.settings)
         return Enrollment.of(found) if found else None
 
@@ -189,7 +189,7 @@ class Viewer:
     async def tenant(self, info: Info) -> Tenant:
         """The caller's own."""
         context = info.context
-        async with context.db.read(context.actor.tenant_id) as session:
+        async with context.reading.read() as session:
             return Tenant.of(await tenants.get(session, context.actor.tenant_id))
 
     @resolved("The key that is calling; of a stream token, the key that made it, with what the token may and its end.")

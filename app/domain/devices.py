@@ -30,7 +30,7 @@ from sqlmodel import Field, SQLModel
 from app import ids, paging
 from app.database import Session, driver
 from app.domain import profiles, sites, words
-from app.domain.tables import build, columns, instant, now, tenant_key, within_tenant
+from app.domain.tables import build, columns, fetch, instant, now, tenant_key, within_tenant
 from app.errors import AppError, InvalidInput
 
 
@@ -248,8 +248,8 @@ async def count_by_site(session: Session, tenant_id: UUID, site_ids: Sequence[UU
 
 async def by_ids(session: Session, tenant_id: UUID, device_ids: Sequence[UUID]) -> dict[UUID, Device]:
     """Those of them that are the tenant's."""
-    query = select(*_ROW).where(_ROW.tenant_id == tenant_id, paging.among(_ROW.id, device_ids))
-    return {row.id: _device(row) for row in await (await session.connection()).execute(query)}
+    wanted = "tenant_id = $1 AND id = ANY ($2::uuid[])"
+    return {found.id: found for found in await fetch(session, Device, wanted, tenant_id, list(device_ids))}
 
 
 async def find_serial(session: Session, tenant_id: UUID, serial: str) -> Device | None:

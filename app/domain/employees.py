@@ -16,7 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from app import ids, paging
 from app.database import Session
-from app.domain.tables import build, columns, instant, tenant_key
+from app.domain.tables import build, columns, fetch, instant, tenant_key
 from app.errors import AppError
 
 
@@ -130,8 +130,8 @@ async def by_ids(session: Session, tenant_id: UUID, employee_ids: Sequence[UUID]
 
 async def by_pins(session: Session, tenant_id: UUID, pins: Sequence[str]) -> dict[str, Employee]:
     """Whoever has these PINs now."""
-    query = _query(tenant_id, EVERY).where(paging.among(_ROW.pin, pins))
-    return {row.pin: _employee(row) for row in await (await session.connection()).execute(query)}
+    wanted = "tenant_id = $1 AND pin = ANY ($2::text[])"
+    return {found.pin: found for found in await fetch(session, Employee, wanted, tenant_id, list(pins))}
 
 
 def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:

@@ -6,7 +6,7 @@ In the security dialect the record's number counts, too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Final
@@ -247,7 +247,9 @@ class PunchNotFound(AppError):
 
 
 _ROW: Final = columns(Punch)
-_SHOWN: Final = tuple(column for column in _ROW if column.key != "tenant_id")
+#: The columns of a PunchView, in its order, and where those stand that are shown otherwise than they are stored.
+_SHOWN: Final = tuple(_ROW[field.name] for field in fields(PunchView))
+_DIRECTION, _VERIFY_MODE, _FLAGS = (_SHOWN.index(_ROW[name]) for name in ("direction", "verify_mode", "flags"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,23 +368,9 @@ def _query(tenant_id: UUID, wanted: Wanted) -> Select[Any]:
 
 
 def _view(row: Any) -> PunchView:
-    return PunchView(
-        id=row.id,
-        device_id=row.device_id,
-        pin=row.pin,
-        local_time=row.local_time,
-        time_zone=row.time_zone,
-        punched_at=row.punched_at,
-        received_at=row.received_at,
-        direction=DIRECTIONS[row.direction],
-        state_code=row.state_code,
-        verify_mode=VERIFY_MODES[row.verify_mode],
-        verify_code=row.verify_code,
-        work_code=row.work_code,
-        temperature_celsius=row.temperature_celsius,
-        mask_worn=row.mask_worn,
-        buffered=row.buffered,
-        flags=tuple(row.flags),
-        raw=row.raw,
-        record_index=row.record_index,
-    )
+    # By place, not by name: a page has thousands of values. What is behind them says whose list it is in.
+    values = list(row)[: len(_SHOWN)]
+    values[_DIRECTION] = DIRECTIONS[values[_DIRECTION]]
+    values[_VERIFY_MODE] = VERIFY_MODES[values[_VERIFY_MODE]]
+    values[_FLAGS] = tuple(values[_FLAGS])
+    return PunchView(*values)

@@ -21,31 +21,31 @@ from tests.schema.conftest import Caller
 from tests.schema.world import add_punches, make_view
 
 PUNCH = "id raw device { id name timeZone site { id } } employee { id name }"
-#: query, and the statements of its page: each batch of a loader is two, one of them to say for whom it reads.
+#: query, and the statements of its page: each batch of a loader is one.
 PAGES = {
-    "sites": ("sites(first: $n) { nodes { id devices(first: 2) { nodes { id storedPunchCount } } } }", 6),
+    "sites": ("sites(first: $n) { nodes { id devices(first: 2) { nodes { id storedPunchCount } } } }", 3),
     "devices": (
         "devices(first: $n) { totalCount edges { cursor node { id timeZone connection storedPunchCount site { name } "
         "punches(first: 2) { pageInfo { endCursor } nodes { id } } rejectedRecords { nodes { id } } "
         "commands(first: 2) { nodes { id device { id } } } unknownPins flags "
         "completeness { state } lastReconciledAt } } }",
-        22,
+        11,
     ),
-    "deviceCommands": ("deviceCommands(first: $n) { nodes { id kind device { id name site { name } } } }", 6),
+    "deviceCommands": ("deviceCommands(first: $n) { nodes { id kind device { id name site { name } } } }", 3),
     "employees": (
         "employees(first: $n) { totalCount nodes { id cardNumber punches(first: 2) { nodes { id device { id } } } "
         "placements { state device { id } lastCommand { id } } } }",
-        12,
+        6,
     ),
-    "punches": (f"punches(first: $n) {{ edges {{ cursor node {{ {PUNCH} }} }} }}", 8),
-    "punchFeed": (f"punchFeed(from: BEGINNING, first: $n) {{ punches {{ {PUNCH} }} }}", 8),
+    "punches": (f"punches(first: $n) {{ edges {{ cursor node {{ {PUNCH} }} }} }}", 4),
+    "punchFeed": (f"punchFeed(from: BEGINNING, first: $n) {{ punches {{ {PUNCH} }} }}", 4),
     "webhookEndpoints": (
         "webhookEndpoints(first: $n) { totalCount nodes { id deliveries(first: 2) { nodes { id } } } }",
-        6,
+        3,
     ),
     "webhookDeliveries": (
         "webhookDeliveries(first: $n) { nodes { id payload endpoint { id } attempts { number } } }",
-        8,
+        4,
     ),
 }
 
@@ -121,7 +121,7 @@ async def test_ids_of_one_kind_are_one_statement(crowd: Caller, db: Database) ->
             await crowd.ask("query ($ids: [ID!]!) { nodes(ids: $ids) { id } }", ids=names[:rows])
         counts.append(len(statements))
 
-    assert counts == [2, 2]
+    assert counts == [1, 1]
 
 
 async def test_a_total_is_counted_only_when_asked_for(crowd: Caller, db: Database) -> None:
