@@ -99,7 +99,6 @@ class Application:
             for part in (self.db, self.bell, self.feed, self.intake, self.iclock, self.graphql):
                 await part.start()
                 stack.push_async_callback(part.stop)
-            _set_aside()
             yield
 
     async def _home(self, _request: Request) -> Response:
@@ -137,4 +136,6 @@ def create_app() -> Application:
     """What uvicorn calls in each process."""
     settings = Settings()
     telemetry.configure(settings.log_level, settings.log_format)
-    return Application(settings)
+    application = Application(settings)
+    _set_aside()
+    return application

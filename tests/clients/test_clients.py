@@ -1,6 +1,7 @@
-"""Suites and client libraries that others wrote, against a running server. They need Node.js and npm.
+"""Suites and client libraries that others wrote, against a running server.
 
-What is installed is pinned by lock files and lies beside the scripts.
+What is installed is pinned by lock files and lies beside the scripts. Those in JavaScript need Node.js and npm; each in
+Python has an environment of its own, for they do not agree on a version of graphql-core.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +75,29 @@ async def install(folder: Path) -> None:
             installed.touch()
 
 
+OFFLINE = ("NewConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError", "ProxyError")
+
+
+async def python(name: str) -> str:
+    """The interpreter of an environment with what `python/<name>.txt` pins, made unless it is there."""
+    folder = HERE / "python"
+    home = folder / ".venv" / name
+    with (folder / f"{name}.txt").open() as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        made = home / "made"
+        if not made.exists() or made.stat().st_mtime < os.fstat(lock.fileno()).st_mtime:
+            await run(sys.executable, "-m", "venv", "--clear", str(home))
+            quiet = ("--quiet", "--disable-pip-version-check", "--require-hashes")
+            try:
+                await run(str(home / "bin" / "python"), "-m", "pip", "install", *quiet, "-r", lock.name)
+            except AssertionError as exc:
+                if any(sign in str(exc) for sign in OFFLINE):
+                    pytest.skip(f"{name} has to be installed, and no package index can be reached")
+                raise
+            made.touch()
+    return str(home / "bin" / "python")
+
+
 async def test_the_graphql_over_http_audit_passes_whole(running: Running) -> None:
     await install(HERE)
 
@@ -124,3 +149,47 @@ async def test_graphql_codegen_writes_types_that_compile(running: Running, tmp_p
     await run("node_modules/.bin/tsc", "--noEmit", "--strict", "--skipLibCheck", str(written), folder=folder)
 
     assert "export type PunchesQuery = " in written.read_text()
+
+
+@pytest.mark.full
+async def test_gql_queries_changes_pages_and_follows(running: Running) -> None:
+    said = await run(await python("gql"), str(HERE / "python" / "gql_client.py"), running.url, running.key)
+
+    assert said.strip() == "gql ok"
+
+
+@pytest.mark.full
+async def test_the_client_that_ariadne_codegen_writes_queries_changes_and_follows(
+    running: Running, tmp_path: Path
+) -> None:
+    interpreter = await python("codegen")
+    (tmp_path / "schema.graphql").write_text(sdl())
+    shutil.copy(HERE / "generators" / "documents.graphql", tmp_path)
+    for name in ("codegen.toml", "codegen_client.py"):
+        shutil.copy(HERE / "python" / name, tmp_path)
+
+    await run(str(Path(interpreter).parent / "ariadne-codegen"), "--config", "codegen.toml", folder=tmp_path)
+    said = await run(interpreter, "codegen_client.py", running.url, running.key, folder=tmp_path)
+
+    assert said.strip() == "ariadne-codegen ok"
+
+
+@pytest.mark.full
+async def test_schemathesis_finds_nothing_with_either_tenants_key(
+    database_url: str, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    tool = Path(await python("schemathesis")).parent / "schemathesis"
+    keys = []
+    for name in ("One", "Other"):
+        async with db.across("operate") as connection:
+            created = await tenants.create(connection, vault, name)
+        keys.append(created.api_key)
+    await make_world(db, vault, created.tenant.id)
+    async with Server(database_url, api_points=1_000_000, api_restore=1_000_000) as server:
+        url = f"http://127.0.0.1:{server.port}/graphql"
+        for key in keys:
+            header = f"Authorization: Bearer {key}"
+            asked = ("--checks", "all", "--max-examples", "4", "--seed", "1")
+            said = await run(str(tool), "run", url, "--header", header, *asked, folder=tmp_path)
+
+            assert "No issues found" in said, said
