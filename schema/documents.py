@@ -14,6 +14,7 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
+    OperationType,
     parse,
     specified_rules,
     validate,
@@ -46,6 +47,11 @@ class Prepared:
         if name is None:
             return self.operations[0] if len(self.operations) == 1 else None
         return next((one for one in self.operations if one.name is not None and one.name.value == name), None)
+
+    def follows(self, name: str | None) -> bool:
+        """Whether it is a subscription that is meant."""
+        operation = self.operation(name)
+        return operation is not None and operation.operation is OperationType.SUBSCRIPTION
 
 
 class Documents:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from uuid import UUID
 
 from graphql import (
@@ -30,6 +30,8 @@ from schema.context import Context
 from schema.documents import Prepared
 from schema.errors import RateLimited
 from schema.guards import QueryTooComplex
+
+T = TypeVar("T")
 
 #: Seconds that an operation may take, over and above what it waits on purpose.
 DEADLINE: Final = 15.0
@@ -56,6 +58,12 @@ class Priced:
     plan: cost.Fields
     variables: dict[str, Any]
     points: int
+
+
+class Timed(Protocol):
+    """Something with a deadline that can be moved."""
+
+    deadline: asyncio.Timeout | None
 
 
 #: Gives back what an answer with this data did not need, and answers `extensions.cost`.
@@ -135,26 +143,34 @@ def price(
 
 async def run(priced: Priced, context: Context, extensions: dict[str, Any] | None) -> ExecutionResult:
     """The result of a query or mutation; OperationTimedOut."""
-    assert priced.prepared.document is not None
-    name = priced.operation.name
+    try:
+        return await in_time(context, _execute(priced, context, extensions))
+    finally:
+        context.reading.end()
+
+
+async def in_time(context: Timed, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; OperationTimedOut after DEADLINE, and what it waits on purpose beside that."""
     try:
         async with asyncio.timeout(DEADLINE) as context.deadline:
-            result = execute(
-                schema.core,
-                priced.prepared.document,
-                context_value=context,
-                variable_values=priced.variables,
-                operation_name=name.value if name is not None else None,
-                is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard in all but name
-                executor_class=schema.execution_context_class,
-                operation_extensions=extensions,
-            )
-            if inspect.isawaitable(result):
-                result = await result
+            return await work
     except TimeoutError:
         if context.deadline is None or not context.deadline.expired():
             raise
         raise OperationTimedOut from None
-    finally:
-        context.reading.end()
-    return result
+
+
+async def _execute(priced: Priced, context: Context, extensions: dict[str, Any] | None) -> ExecutionResult:
+    assert priced.prepared.document is not None
+    name = priced.operation.name
+    result = execute(
+        schema.core,
+        priced.prepared.document,
+        context_value=context,
+        variable_values=priced.variables,
+        operation_name=name.value if name is not None else None,
+        is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard in all but name
+        executor_class=schema.execution_context_class,
+        operation_extensions=extensions,
+    )
+    return await result if inspect.isawaitable(result) else result

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -14,6 +16,7 @@ from strawberry.types.execution import ExecutionResult, PreExecutionError
 
 from app.domain.keys import Actor
 from app.errors import ServiceUnavailable
+from schema import Schema, operations
 from schema.errors import present, refusal
 from schema.sharing import Asked, Groups, Live, Member
 
@@ -26,6 +29,7 @@ class Operating(Protocol):
     resume: int | None
     cursor: str | None
     live: Live | None
+    deadline: asyncio.Timeout | None
 
     def refresh(self) -> None:
         """Forget what was loaded."""
@@ -111,14 +115,7 @@ class Runner:
         settle = None
         if self._toll is not None and not paid:
             settle = await self._toll(query, asked.operation_name, asked.variables, context)
-        stream = await self._schema.stream(
-            query,
-            variable_values=asked.variables,
-            context_value=context,
-            operation_name=asked.operation_name,
-            operation_extensions=asked.extensions,
-        )
-        async with aclosing(stream) as results:
+        async with aclosing(self._executed(query, asked, context)) as results:
             async for result in results:
                 if not isinstance(result, ExecutionResult):
                     raise TypeError("Results do not come in parts here.")
@@ -132,6 +129,25 @@ class Runner:
                     result.extensions = {**(result.extensions or {}), **told}
                 yield self.encode(result, context)
 
+    async def _executed(self, query: str, asked: Asked, context: Operating) -> AsyncGenerator[Any]:
+        stream = partial(
+            self._schema.stream,
+            query,
+            variable_values=asked.variables,
+            context_value=context,
+            operation_name=asked.operation_name,
+            operation_extensions=asked.extensions,
+        )
+        schema = self._schema
+        if not isinstance(schema, Schema) or schema.documents.prepare(query).follows(asked.operation_name):
+            async with aclosing(await stream()) as results:
+                async for result in results:
+                    yield result
+            return
+        # A query or mutation has one result, and as long for it as over HTTP, however slowly the client reads.
+        for result in await operations.in_time(context, _all(stream)):
+            yield result
+
     def encode(self, result: ExecutionResult | CoreResult, context: Operating) -> bytes:
         """A result as JSON."""
         payload: dict[str, Any] = {"data": result.data}
@@ -144,6 +160,11 @@ class Runner:
     def present(self, errors: Sequence[GraphQLError], context: Operating) -> list[dict[str, Any]]:
         """Errors as a client may see them."""
         return [present(error, request_id=context.request_id, public_url=self._public_url) for error in errors]
+
+
+async def _all(stream: Callable[[], Awaitable[AsyncGenerator[Any]]]) -> list[Any]:
+    async with aclosing(await stream()) as results:
+        return [result async for result in results]
 
 
 def _is_away(error: GraphQLError) -> bool:

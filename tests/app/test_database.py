@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import asyncpg
@@ -88,3 +90,73 @@ async def test_a_database_that_is_away_is_our_trouble_and_passing() -> None:
         async with away.read(uuid4()):
             pass
     await away.stop()
+
+
+async def test_reads_of_one_operation_share_a_transaction_and_see_what_was_committed_meanwhile(
+    db: Database, make_tenant: MakeTenant
+) -> None:
+    tenant = await make_tenant()
+    async with db.write(tenant.tenant_id) as session:
+        session.add(Site(tenant_id=tenant.tenant_id, name="Farm", time_zone="UTC"))
+    reading = db.reading(tenant.tenant_id)
+    begun, names = [], []
+
+    for name in ("Barn", "Shed"):
+        async with reading.read() as session:
+            names.append((await session.exec(select(Site))).one().name)
+            begun.append(await (await driver(session)).fetchval("SELECT now()"))
+        async with db.write(tenant.tenant_id) as session:
+            (await session.exec(select(Site))).one().name = name
+    await reading.close()
+
+    assert begun[0] == begun[1]
+    assert names == ["Farm", "Barn"]
+
+
+async def test_a_read_that_fails_ends_its_transaction_and_the_next_begins_another(
+    db: Database, make_tenant: MakeTenant
+) -> None:
+    tenant = await make_tenant()
+    reading = db.reading(tenant.tenant_id)
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with reading.read() as session:
+            await (await driver(session)).fetchval("SELECT 1 / 0")
+    async with reading.read() as session:
+        who = await (await driver(session)).fetchval("SELECT current_user || current_setting('app.tenant_id')")
+    await reading.close()
+
+    assert who == f"pc_api{tenant.tenant_id}"
+
+
+async def test_an_operation_that_reads_no_more_gives_its_connection_back(
+    database_url: str, make_tenant: MakeTenant
+) -> None:
+    tenant = await make_tenant()
+    small = Database(database_url, pool=1)
+    idle, next_one = small.reading(tenant.tenant_id), small.reading(tenant.tenant_id)
+
+    async with idle.read():
+        pass
+    async with asyncio.timeout(5), next_one.read() as session:
+        assert await (await driver(session)).fetchval("SELECT 1") == 1
+    await small.stop()
+
+    assert small.held == set()
+
+
+async def test_connections_that_were_cut_while_idle_are_not_lent(database_url: str, make_tenant: MakeTenant) -> None:
+    tenant = await make_tenant()
+    ours = Database(database_url, pool=3)
+    async with AsyncExitStack() as stack:
+        sessions = [await stack.enter_async_context(ours.read(tenant.tenant_id)) for _ in range(3)]
+        backends = [await (await driver(session)).fetchval("SELECT pg_backend_pid()") for session in sessions]
+
+    owner = await asyncpg.connect(database_url)
+    await owner.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest($1::int[]) AS pid", backends)
+    await owner.close()
+    await asyncio.sleep(0.1)  # the news has to arrive
+    for _ in backends:
+        async with ours.read(tenant.tenant_id) as session:
+            assert await (await driver(session)).fetchval("SELECT pg_backend_pid()") not in backends
+    await ours.stop()

@@ -348,6 +348,7 @@ async def test_what_still_could_be_answered_without_the_database_is_answered(
     def context(actor: Actor, request_id: str, idempotency_header: str | None) -> Context:
         made = make_context(actor, request_id, idempotency_header)
         made.db = Database("postgresql://nobody:x@127.0.0.1:1/nothing")
+        made.refresh()
         return made
 
     endpoint: Any = GraphQLHttp(KeyRing(db, vault).authenticate, context, PUBLIC_URL)

@@ -289,6 +289,7 @@ class Operation:
     resume: int | None = None
     cursor: str | None = None
     live: Live | None = None
+    deadline: asyncio.Timeout | None = None
 
     def refresh(self) -> None:
         """Nothing is loaded here."""

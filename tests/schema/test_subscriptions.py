@@ -17,6 +17,7 @@ from app.domain.devices import Device
 from app.embedded import EmbeddedPostgres
 from app.settings import Settings
 from app.vault import Vault
+from schema import operations
 from tests import factories
 from tests.schema.conftest import Caller
 from tests.schema.feeds import FEED, Served, batch, pins, start
@@ -259,6 +260,32 @@ async def test_what_runs_on_a_socket_is_paid_like_everything_else(
     codes = [message["payload"][0]["extensions"]["code"] for message in refused if message["type"] == "error"]
     assert codes == ["query_too_complex"]
     assert [message["type"] for message in refused] == ["next", "error"]
+
+
+async def test_a_query_on_a_socket_that_takes_too_long_is_given_up_and_a_feed_goes_on(
+    settings: Settings, database_url: str, vault: Vault, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "DEADLINE", 0.9)
+    async with AsyncExitStack() as stack:
+        here = await start(stack, settings, database_url, vault)
+        client = await stack.enter_async_context(acknowledged(here.url, caller.api_key))
+        await client.subscribe(FEED, "feed")
+        await client.next("feed")
+        blocker = await asyncpg.connect(database_url)
+        try:
+            async with blocker.transaction():
+                await blocker.execute("LOCK TABLE sites IN ACCESS EXCLUSIVE MODE")
+                await client.subscribe("{ sites { nodes { id } } }", "late")
+                late = await client.recv()
+        finally:
+            await blocker.close()
+        await client.subscribe("{ punchFeed(waitMs: 1000) { caughtUp } }", "patient")
+        patient = await client.next("patient")
+        await client.complete("patient")
+
+    assert (late["id"], late["type"]) == ("late", "error")
+    assert late["payload"][0]["extensions"]["code"] == "operation_timed_out"
+    assert patient["data"]["punchFeed"]["caughtUp"] is True
 
 
 async def test_a_subscription_that_cannot_be_paid_does_not_begin(

@@ -1,0 +1,66 @@
+"""The guards of how operations are executed: see tests/guards.py, which takes them away one by one."""
+
+from __future__ import annotations
+
+from tests.guards import Guard
+
+EXECUTOR, LOADERS, RUNNING = "schema/executor.py", "schema/loaders.py", "schema/running.py"
+AT_EXECUTOR, AT_SUBSCRIPTIONS = "tests/schema/test_executor.py::test_", "tests/schema/test_subscriptions.py::test_"
+AT_DATABASE = "tests/app/test_database.py::test_"
+
+GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "executor: a coroutine that has to wait is kept without the mark of its future",
+        EXECUTOR,
+        [("        _mark(pending, waited_for=False)\n", "")],
+        [AT_EXECUTOR + "whatever_is_wrong_with_the_data_is_said_alike"],
+    ),
+    Guard(
+        "executor: a plan belongs to fields that are still there",
+        EXECUTOR,
+        [("self._plans[id(fields)] = (fields, plan)", "self._plans[id(fields)] = (None, plan)")],
+        ["tests/schema/test_commands.py::test_what_cannot_be_said_is_refused"],
+    ),
+    Guard(
+        "executor: what a list leads to is loaded ahead",
+        EXECUTOR,
+        [("            if waiting:\n\n", "            if False:\n\n")],
+        [AT_EXECUTOR + "what_a_list_leads_to_is_asked_for_once_and_before_its_first_object"],
+    ),
+    Guard(
+        "executor: what does not fit its type goes the long way",
+        EXECUTOR,
+        [("    return way.origin is None or type(value) is way.origin\n", "    return True\n")],
+        [AT_EXECUTOR + "whatever_is_wrong_with_the_data_is_said_alike"],
+    ),
+    Guard(
+        "loaders: nobody is cancelled with another",
+        LOADERS,
+        [("return asyncio.shield(self.begin(key))", "return self.begin(key)")],
+        [AT_EXECUTOR + "a_field_that_breaks_takes_no_row_from_those_that_wait_for_the_same"],
+    ),
+    Guard(
+        "sockets: a query or mutation has a deadline",
+        RUNNING,
+        [("in await operations.in_time(context, _all(stream)):", "in await _all(stream):")],
+        [AT_SUBSCRIPTIONS + "a_query_on_a_socket_that_takes_too_long_is_given_up_and_a_feed_goes_on"],
+    ),
+    Guard(
+        "database: reads that share a transaction see rows anew",
+        "app/database.py",
+        [("                self._session.expunge_all()  # the next read sees rows anew\n", "")],
+        [AT_DATABASE + "reads_of_one_operation_share_a_transaction_and_see_what_was_committed_meanwhile"],
+    ),
+    Guard(
+        "database: an operation that waits for something else holds no connection",
+        "app/database.py",
+        [("call_later(LINGER, self.end)", "call_later(60, self.end)")],
+        [AT_DATABASE + "an_operation_that_reads_no_more_gives_its_connection_back"],
+    ),
+    Guard(
+        "database: a connection that was cut is not lent",
+        "app/database.py",
+        [("    if connection.driver_connection.is_closed():", "    if False:")],
+        [AT_DATABASE + "connections_that_were_cut_while_idle_are_not_lent"],
+    ),
+)
