@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -196,4 +197,4 @@ async def test_schemathesis_finds_nothing_with_either_tenants_key(
                 asked = ("--max-examples", "3", "--seed", "1", which, oneof, "--header", f"Authorization: Bearer {key}")
                 said = await run(str(tool), "run", url, *checks, *asked, folder=tmp_path, told=told)
 
-                assert "No issues found" in said, said
+                assert re.search(r"\b([1-9]\d*) generated, \1 passed\b", said), said

@@ -281,6 +281,15 @@ async def test_a_field_that_breaks_takes_no_row_from_those_that_wait_for_the_sam
     assert [error.message for error in result.errors or ()] == ["broken"]
 
 
+async def test_an_object_of_another_class_is_not_taken_for_one_of_this_type() -> None:
+    core = strawberry.Schema(Query)._schema
+    branch = Branch(leaf=object(), strict=make_leaf_of(random.Random(0)), leaves=[])  # type: ignore[arg-type]
+
+    ours, stock = await both(core, "{ branch { leaf { __typename } } }", (Odd.of([branch], {}), Odd.of([branch], {})))
+
+    assert ours == stock == ({"branch": {"leaf": None}}, {("branch", "leaf")})
+
+
 async def test_what_a_list_leads_to_is_asked_for_once_and_before_its_first_object() -> None:
     core = strawberry.Schema(Query)._schema
     chance = random.Random(0)

@@ -19,7 +19,7 @@ schemathesis.graphql.scalar("LocalDateTime", strategies.just("2026-03-01T08:00:0
 schemathesis.graphql.scalar("JSON", strategies.just("{}").map(nodes.String))
 
 
-@schemathesis.check
+@schemathesis.check  # type: ignore[untyped-decorator]
 def nothing_but_refusals(ctx: Any, response: Any, case: Any) -> None:
     assert response.status_code < 500, response.text
     for error in response.json().get("errors", []):
