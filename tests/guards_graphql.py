@@ -10,12 +10,6 @@ AT_DATABASE = "tests/app/test_database.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
-        "executor: a coroutine that has to wait is kept without the mark of its future",
-        EXECUTOR,
-        [("        _mark(pending, waited_for=False)\n", "")],
-        ["tests/schema/test_statements.py::test_a_page_of_100_costs_what_a_page_of_10_costs"],
-    ),
-    Guard(
         "executor: a plan belongs to fields that are still there",
         EXECUTOR,
         [("self._plans[id(fields)] = (fields, plan)", "self._plans[id(fields)] = (None, plan)")],

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
+from app import database
 from app.database import Database, driver
 from app.domain.sites import Site
 from app.errors import ServiceUnavailable
@@ -93,8 +94,9 @@ async def test_a_database_that_is_away_is_our_trouble_and_passing() -> None:
 
 
 async def test_reads_of_one_operation_share_a_transaction_and_see_what_was_committed_meanwhile(
-    db: Database, make_tenant: MakeTenant
+    db: Database, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "LINGER", 60)
     tenant = await make_tenant()
     async with db.write(tenant.tenant_id) as session:
         session.add(Site(tenant_id=tenant.tenant_id, name="Farm", time_zone="UTC"))
