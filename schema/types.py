@@ -7,8 +7,9 @@ that a key sees what its scopes open and nothing besides.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -66,6 +67,9 @@ from schema.fields import resolved
 from schema.inputs import PunchFilter, PunchOrder, WebhookDeliveryFilter
 from schema.values import LocalDateTime
 
+R = TypeVar("R")
+Row = TypeVar("Row", devices.Device, employees.Employee)
+
 WhichPunches = Annotated[PunchFilter | None, strawberry.argument(description="Which of them.")]
 PunchesBy = Annotated[PunchOrder | None, strawberry.argument(description="In which order.")]
 WhichDeliveries = Annotated[WebhookDeliveryFilter | None, strawberry.argument(description="Which of them.")]
@@ -76,6 +80,15 @@ class Node:
     """Implemented by what `queries.NODES` finds."""
 
     id: ID = strawberry.field(description="Opaque, and the same in webhooks and logs.")
+
+
+def _once(info: Info, show: Callable[[Row], R], row: Row) -> R:
+    """What `show` makes of a row, made once for all that lead to it."""
+    shown = info.context.loaders.shown
+    found: R | None = shown.get(row.id)
+    if found is None:
+        found = shown[row.id] = show(row)
+    return found
 
 
 # ── the tenant ───────────────────────────────────────────────────────────────────────────────────────
@@ -562,7 +575,7 @@ class DeviceCommand(Node):
         found = await info.context.loaders.devices.load(self.device_key)
         if found is None:
             raise devices.DeviceNotFound(self.device_key)
-        return Device.of(found)
+        return _once(info, Device.of, found)
 
     @classmethod
     def of(cls, row: commands.DeviceCommand) -> DeviceCommand:
@@ -597,7 +610,7 @@ class Placement:
         found = await info.context.loaders.devices.load(self.device_key)
         if found is None:
             raise devices.DeviceNotFound(self.device_key)
-        return Device.of(found)
+        return _once(info, Device.of, found)
 
     @resolved("What the terminal was last told about it; null before that. Needs devices:read.")
     async def last_command(self, info: Info) -> DeviceCommand | None:
@@ -722,7 +735,7 @@ class Punch(Node):
         found = await info.context.loaders.devices.load(self.device_key)
         if found is None:
             raise devices.DeviceNotFound(self.device_key)
-        return Device.of(found)
+        return _once(info, Device.of, found)
 
     @resolved(
         "Null while no employee has this PIN; attached when one is created.",
@@ -731,7 +744,7 @@ class Punch(Node):
     async def employee(self, info: Info) -> Employee | None:
         """Whoever has the PIN now."""
         found = await info.context.loaders.employees_by_pin.load(self.pin)
-        return Employee.of(found) if found else None
+        return _once(info, Employee.of, found) if found else None
 
     @resolved("The record as the terminal sent it.")
     async def raw(self, info: Info) -> str:
