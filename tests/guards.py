@@ -480,9 +480,9 @@ def _baseline(tree: Path, guards: Sequence[Guard]) -> tuple[str | None, float]:
     if [Path(place).parts[: len(tree.parts)] for place in imported.stdout.split()] != [tree.parts] * len(ROOMS):
         sys.exit(f"The copy in {tree} is not what was imported:\n{imported.stdout}{imported.stderr}")
     tests = sorted({test for guard in guards for test in guard.tests})
-    ran = _pytest(tree, tests, "--tb=short")
+    ran = _pytest(tree, tests, "--tb=short", patience=PATIENCE * 6)
     if ran.returncode != 0:
-        print(ran.stdout[-20_000:])
+        print(ran.stdout[-20_000:], ran.stderr[-2_000:], flush=True)
         sys.exit("The tests of the guards fail although nothing was taken away.")
     return None, time.monotonic() - started
 
@@ -507,11 +507,13 @@ def _without(tree: Path, guard: Guard) -> str | None:
     return f"still pass: {', '.join(silent)}" if silent else None
 
 
-def _pytest(tree: Path, tests: Sequence[str], trace: str = "--tb=no") -> subprocess.CompletedProcess[str]:
-    return _run(tree, "-m", "pytest", "-p", "no:cacheprovider", trace, "-rfE", *tests)
+def _pytest(
+    tree: Path, tests: Sequence[str], trace: str = "--tb=no", *, patience: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
+    return _run(tree, "-m", "pytest", "-p", "no:cacheprovider", trace, "-rfE", *tests, patience=patience)
 
 
-def _run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(tree: Path, *arguments: str, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     """This Python in the copy, whose modules go before the installed ones. Whatever it starts ends with it."""
     command = [sys.executable, *arguments]
     environment = os.environ | {"PYTHONPATH": str(tree), "COLUMNS": "400"}
@@ -525,11 +527,11 @@ def _run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         start_new_session=True,
     ) as process:
         try:
-            out, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
-            err += f"\nKilled after {PATIENCE} s."
+            err += f"\nKilled after {patience:.0f} s."
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
