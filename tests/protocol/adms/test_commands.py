@@ -212,13 +212,11 @@ def test_nothing_that_can_be_said_runs_a_shell_touches_files_or_clears_what_the_
                 assert not FORBIDDEN.search(write("7", command, security=security).decode())
 
 
-@given(
-    st.text(max_size=24),
-    st.none() | st.text(max_size=60),
-    st.none() | st.text(max_size=60),
-    st.integers(-300, 300),
-    st.booleans(),
-)
+#: Any text at all, with what would end a line or a field in it more often than chance puts it there.
+TYPED = st.text(st.characters() | st.sampled_from("\t\n\r\0\x1b\x85\u2028"), max_size=40)
+
+
+@given(TYPED, st.none() | TYPED, st.none() | TYPED, st.integers(-300, 300), st.booleans())
 def test_whatever_the_values_a_command_stays_the_one_it_was(
     pin: str, name: str | None, card: str | None, number: int, security: bool
 ) -> None:
