@@ -96,10 +96,7 @@ GUARDS: tuple[Guard, ...] = (
         "wire: no control characters in a line",
         WIRE,
         [("    if any(_CONTROL.search(part) for part in (text, *columns)):\n", "    if not text:\n")],
-        [
-            AT_WIRE + "a_control_character_in_any_part_of_a_command_is_refused",
-            AT_WIRE + "whatever_the_values_a_command_stays_the_one_it_was",
-        ],
+        [AT_WIRE + "a_control_character_in_any_part_of_a_command_is_refused"],
     ),
 )
 
