@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from app.limits import Allowance
 
 
 class AppError(Exception):
@@ -31,6 +34,17 @@ class ServiceUnavailable(AppError):
     """Our trouble, and passing: the same request may be sent again."""
 
     code, status, retryable = "service_unavailable", 503, True
+
+
+class RateLimited(AppError):
+    """Too much at once or in a while: a tenant's points, a socket's operations, a key's pages, an address's trials."""
+
+    code, status, retryable = "rate_limited", 429, True
+
+    def __init__(self, message: str, *, allowance: Allowance | None = None, **extensions: Any) -> None:
+        super().__init__(message, **extensions)
+        #: What is left of the budget, where it was one.
+        self.allowance = allowance
 
 
 def doc_url(public_url: str, code: str) -> str:

@@ -14,7 +14,6 @@ from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from app.errors import AppError, doc_url
-from app.limits import Allowance
 from schema.guards import QueryTooComplex
 
 log = structlog.get_logger(__name__)
@@ -60,16 +59,6 @@ class UnsupportedMediaType(AppError):
     """We read JSON."""
 
     code, status = "unsupported_media_type", 415
-
-
-class RateLimited(AppError):
-    """Too much at once: of the tenant's points, or of the operations of a socket."""
-
-    code, status, retryable = "rate_limited", 429, True
-
-    def __init__(self, message: str, *, allowance: Allowance | None = None, **extensions: Any) -> None:
-        super().__init__(message, **extensions)
-        self.allowance = allowance
 
 
 class InternalError(AppError):

@@ -20,7 +20,7 @@ import structlog
 from graphql import ExecutionResult, GraphQLError, OperationType
 
 from app.domain.keys import Actor
-from app.errors import AppError, ServiceUnavailable
+from app.errors import AppError, RateLimited, ServiceUnavailable
 from app.limits import Allowance, Limiter
 from schema import cost, operations, schema
 from schema.context import Context
@@ -30,7 +30,6 @@ from schema.errors import (
     MethodNotAllowed,
     NotAcceptable,
     PayloadTooLarge,
-    RateLimited,
     UnsupportedMediaType,
     ValidationFault,
     present,

@@ -23,12 +23,11 @@ from graphql import (
 )
 from strawberry.execution import optimized_is_awaitable
 
-from app.errors import AppError
+from app.errors import AppError, RateLimited
 from app.limits import Allowance, Limiter
 from schema import cost, schema
 from schema.context import Context
 from schema.documents import Prepared
-from schema.errors import RateLimited
 from schema.guards import QueryTooComplex
 
 T = TypeVar("T")

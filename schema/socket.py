@@ -20,10 +20,9 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.domain.keys import Actor, Unauthenticated
-from app.errors import ServiceUnavailable
+from app.errors import RateLimited, ServiceUnavailable
 from app.places import Places
 from schema import frames
-from schema.errors import RateLimited
 from schema.frames import Malformed
 from schema.held import CLOSE, FLUSH, FORBIDDEN, RESTART, TRY_LATER, Held, Keys
 from schema.pipe import WIRE, Bounds, Pipe, PipeMember, Stuck

@@ -18,7 +18,7 @@ from app.database import Connection
 from app.domain import tenants, words
 from app.domain.audit import AuditSource, Author
 from app.domain.tables import instant, tenant_key
-from app.errors import AppError, InvalidInput
+from app.errors import InvalidInput, RateLimited
 from app.vault import Vault
 
 #: What the limits are counted over, and how long an address is remembered.
@@ -27,12 +27,6 @@ LONGEST_EMAIL: Final = 254
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)+")
 #: The lock that lets one sign-up at a time count and write.
 _TURN: Final = 0x7069676E7570
-
-
-class TooManySignups(AppError):
-    """As many trials as may be started in a day, from this address or altogether."""
-
-    code, status, retryable = "rate_limited", 429, True
 
 
 class Signup(SQLModel, table=True):
@@ -52,7 +46,7 @@ async def start(
     """A tenant on trial, with a first key that may do everything.
 
     `address` is where the visitor comes from, as text. Needs the operator's door, `db.across("operate")`. Raises
-    InvalidInput for a name or an e-mail address that is none, TooManySignups beyond the limits.
+    InvalidInput for a name or an e-mail address that is none, RateLimited beyond the limits.
     """
     company = words.line(company, "company", longest=200)
     email = read_email(email)
@@ -69,9 +63,9 @@ async def start(
         WINDOW,
     )
     if row["here"] >= per_address:
-        raise TooManySignups("As many trials as one address may start in a day were started from yours.")
+        raise RateLimited("As many trials as one address may start in a day were started from yours.")
     if row["all"] >= per_day:
-        raise TooManySignups("As many trials as may be started in a day were started today. Try again tomorrow.")
+        raise RateLimited("As many trials as may be started in a day were started today. Try again tomorrow.")
     created = await tenants.create(connection, vault, company, author=Author(AuditSource.SIGNUP))
     await connection.execute(
         "INSERT INTO signups (tenant_id, email, address_hash, created_at) VALUES ($1, $2, $3, now())",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from functools import partial
 from uuid import UUID
 
 import httpx
@@ -18,7 +19,7 @@ from app.domain import outbox
 from app.domain.events import Logged
 from tests import factories
 from tests.journeys import oracle
-from tests.journeys.rig import Rig, until
+from tests.journeys.rig import START, Process, Rig, until
 from tests.receiver import Answer, Receiver
 
 #: Seconds within which everything has to have arrived after the last fault, on a machine with other work.
@@ -156,6 +157,8 @@ async def test_a_rolling_restart_of_the_workers_sends_nothing_twice(rig: Rig) ->
     statuses = []
     for worker in rig.workers:
         await receiver.count(len(receiver.requests) + 20)
+        # Told to stop before it minds signals, it would end like any other program.
+        await until(partial(_has_started, worker), START, worker.said)
         statuses.append(await worker.stop())
         await worker.start()
     events = await happening
@@ -163,6 +166,10 @@ async def test_a_rolling_restart_of_the_workers_sends_nothing_twice(rig: Rig) ->
 
     assert statuses == [0, 0, 0]
     assert came_once(receiver, events)
+
+
+async def _has_started(worker: Process) -> bool:
+    return "worker_started" in worker.said()
 
 
 async def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(rig: Rig) -> None:

@@ -28,7 +28,7 @@ from app.domain.events import Cursors, Logged
 from app.domain.feed import Feed
 from app.domain.keys import Actor, KeyRing, Unauthenticated
 from app.domain.tables import now
-from app.errors import AppError, InvalidInput, doc_url
+from app.errors import AppError, InvalidInput, RateLimited, doc_url
 from app.settings import Settings
 from app.vault import Vault
 from app.web import assets, playground
@@ -314,7 +314,7 @@ class Desk:
     ) -> Response:
         shown = {"given": given or {"company": "", "email": ""}, "refused": refused, "field": field}
         page = self.render("sign-up.html", request, None, status, days=tenants.TRIAL.days, **shown)
-        if status == signups.TooManySignups.status:
+        if status == RateLimited.status:
             page.headers["Retry-After"] = "3600"
         return page
 

@@ -24,7 +24,7 @@ from app.domain.feed import FeedStart
 from app.domain.punch_feed import PunchBatch, PunchFeed
 from app.domain.punches import PunchView
 from app.domain.tables import now
-from app.errors import AppError, ServiceUnavailable
+from app.errors import RateLimited, ServiceUnavailable
 from app.paging import CursorInvalid
 from app.web.dashboard.desk import Desk, Visit
 from app.web.wire import ENDING
@@ -34,12 +34,6 @@ CHECK_EVERY: Final = 2.0
 #: Punches on the page when it opens, and minutes in its chart.
 SHOWN: Final = 30
 MINUTES: Final = 30
-
-
-class TooManyStreams(AppError):
-    """As many live pages as this key may have open."""
-
-    code, status, retryable = "rate_limited", 429, True
 
 
 def routes(desk: Desk) -> list[BaseRoute]:
@@ -85,7 +79,7 @@ async def _stream(visit: Visit, streams: Counter[UUID]) -> Response:
     visit.actor.may("punches:read")
     key_id = visit.actor.key_id
     if streams[key_id] >= visit.parts.settings.sockets_per_key:
-        raise TooManyStreams("This key has too many live pages open: close some.")
+        raise RateLimited("This key has too many live pages open: close some.")
     after = visit.request.headers.get("last-event-id") or visit.asked("after")
     try:
         position = await visit.parts.feed.locate(visit.tenant_id, after or None, FeedStart.NOW)
