@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from app.limits import Allowance
+from typing import Any, ClassVar
 
 
 class AppError(Exception):
@@ -40,11 +37,6 @@ class RateLimited(AppError):
     """Too much at once or in a while: a tenant's points, a socket's operations, a key's pages, an address's trials."""
 
     code, status, retryable = "rate_limited", 429, True
-
-    def __init__(self, message: str, *, allowance: Allowance | None = None, **extensions: Any) -> None:
-        super().__init__(message, **extensions)
-        #: What is left of the budget, where it was one.
-        self.allowance = allowance
 
 
 def doc_url(public_url: str, code: str) -> str:

@@ -13,7 +13,8 @@ import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
-from app.errors import AppError, doc_url
+from app.errors import AppError, RateLimited, doc_url
+from app.limits import Allowance
 from schema.guards import QueryTooComplex
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,14 @@ class UnsupportedMediaType(AppError):
     """We read JSON."""
 
     code, status = "unsupported_media_type", 415
+
+
+class Throttled(RateLimited):
+    """More points, or more connections, than the tenant may have."""
+
+    def __init__(self, message: str, *, allowance: Allowance | None = None, **extensions: Any) -> None:
+        super().__init__(message, **extensions)
+        self.allowance = allowance
 
 
 class InternalError(AppError):

@@ -20,7 +20,7 @@ import structlog
 from graphql import ExecutionResult, GraphQLError, OperationType
 
 from app.domain.keys import Actor
-from app.errors import AppError, RateLimited, ServiceUnavailable
+from app.errors import AppError, ServiceUnavailable
 from app.limits import Allowance, Limiter
 from schema import cost, operations, schema
 from schema.context import Context
@@ -30,6 +30,7 @@ from schema.errors import (
     MethodNotAllowed,
     NotAcceptable,
     PayloadTooLarge,
+    Throttled,
     UnsupportedMediaType,
     ValidationFault,
     present,
@@ -181,7 +182,7 @@ class GraphQLHttp:
             else:
                 streams = None
             return await self._operate(asked, scope["method"], context, media_type, streams)
-        except RateLimited as exc:
+        except Throttled as exc:
             refused: AppError = exc
             context.allowance = exc.allowance
         except AppError as exc:
@@ -189,7 +190,7 @@ class GraphQLHttp:
         if context.allowance is None:  # no mistake is free
             try:
                 context.allowance = await self._budget.spend(actor.tenant_id, 1)
-            except RateLimited as exc:
+            except Throttled as exc:
                 refused, context.allowance = exc, exc.allowance
         answer = self._refuse(refused, request_id)
         answer.allowance = context.allowance
@@ -219,7 +220,7 @@ class GraphQLHttp:
             if streams.held.draining:
                 raise ServiceUnavailable("This server is restarting: connect again.")
             if not await streams.held.admit(context.actor):
-                raise RateLimited(
+                raise Throttled(
                     "This API key, or its tenant, holds as many connections as it may.", allowance=context.allowance
                 )
             return Streaming(Asked(asked.query, asked.variables, asked.name, asked.extensions), context)
@@ -270,7 +271,7 @@ class GraphQLHttp:
             headers["allow"] = METHODS
         if refused.status == 503:
             headers["retry-after"] = str(RETRY_AFTER_SECONDS)
-        if isinstance(refused, RateLimited):
+        if isinstance(refused, Throttled):
             headers["retry-after"] = str(refused.extensions.get("retryAfter", RETRY_AFTER_SECONDS))
         shown = present_refusal(refused, request_id=request_id, public_url=self._public_url)
         return Answer(refused.status, {"errors": [shown]}, headers)

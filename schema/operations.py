@@ -23,11 +23,12 @@ from graphql import (
 )
 from strawberry.execution import optimized_is_awaitable
 
-from app.errors import AppError, RateLimited
+from app.errors import AppError
 from app.limits import Allowance, Limiter
 from schema import cost, schema
 from schema.context import Context
 from schema.documents import Prepared
+from schema.errors import Throttled
 from schema.guards import QueryTooComplex
 
 T = TypeVar("T")
@@ -76,11 +77,11 @@ class Budget:
         self.limiter = limiter
 
     async def spend(self, tenant_id: UUID, points: int) -> Allowance:
-        """RateLimited when they are not there."""
+        """Throttled when they are not there."""
         allowance = await self.limiter.spend(tenant_id, points)
         if not allowance.granted:
             wait = max(1, math.ceil(allowance.retry_in))
-            raise RateLimited(
+            raise Throttled(
                 f"This costs {points} points and {allowance.remaining} are left: try again in {wait} s.",
                 allowance=allowance,
                 cost=points,
@@ -103,7 +104,7 @@ class Budget:
         return {"requested": priced.points, "actual": actual}
 
     async def toll(self, query: str, name: str | None, variables: dict[str, Any] | None, context: Context) -> Settle:
-        """Take the price of an operation that somebody else will run. RateLimited, QueryTooComplex.
+        """Take the price of an operation that somebody else will run. Throttled, QueryTooComplex.
 
         What cannot be run costs a point; saying what is wrong with it is left to whoever tries.
         """
