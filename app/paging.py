@@ -10,16 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import ge, gt, le, lt
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 import orjson
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     ColumnElement,
     Label,
@@ -34,22 +37,28 @@ from sqlalchemy import (
     true,
     tuple_,
 )
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.database import Session
+from app.database import Connection, Session, driver
 from app.errors import AppError, InvalidInput
 
 DEFAULT_SIZE: Final = 50
 LARGEST_SIZE: Final = 100
+#: Lists without conditions whose statements are kept; there are fewer.
+KEPT: Final = 512
 
 _VERSION: Final = b"\x01"
 _BINDING_BYTES: Final = 8
 _MAC_BYTES: Final = 12
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DIALECT: Final = dialect()  # type: ignore[no-untyped-call]
 
 T = TypeVar("T")
 U = TypeVar("U")
 W = TypeVar("W")
 Key = datetime | str | None
+#: A list's rows, without order: (tenant, conditions) -> statement. The same function each time, or nothing is kept.
+Query: TypeAlias = Callable[[UUID, W], Select[Any]]
 
 
 class PageTooLarge(AppError):
@@ -159,13 +168,19 @@ class Page(Generic[T]):
     """Rows in the order of the list, whichever way it was read; a place for each."""
 
     rows: list[T]
-    places: list[Place]
     has_next: bool
     has_previous: bool
+    order: Order
+    #: The rows as they were read.
+    stored: list[Any]
 
     def map(self, convert: Callable[[T], U]) -> Page[U]:
         """The same page of something else."""
-        return Page([convert(row) for row in self.rows], self.places, self.has_next, self.has_previous)
+        return Page([convert(row) for row in self.rows], self.has_next, self.has_previous, self.order, self.stored)
+
+    def place(self, number: int) -> Place:
+        """Where one of them stands."""
+        return self.order.place(self.stored[number])
 
 
 class Cursors:
@@ -229,33 +244,22 @@ class Cursors:
         return hmac.digest(self._key, b"list" + tenant_id.bytes + text, hashlib.sha256)[:_MAC_BYTES]
 
 
-async def fetch(session: Session, query: Select[Any], asked: Asked[Any]) -> Page[Any]:
+async def fetch(session: Session, tenant_id: UUID, query: Query[W], asked: Asked[W]) -> Page[Any]:
     """One page of the rows of `query`, which selects at least the order's columns."""
-    connection = await session.connection()
-    found = list(await connection.execute(_sliced(query, asked)))
-    outside = [
-        nearest is not None and (await connection.execute(nearest)).first() is not None
-        for nearest in _outside(query, asked)
-    ]
-    return _page(found, asked, *outside)
+    found, *outside = await _read(session, tenant_id, query, asked)
+    return _page(found, asked, *map(bool, outside))
 
 
 async def fetch_each(
-    session: Session, query: Select[Any], parent: Column[Any], keys: Sequence[Any], asked: Asked[Any]
+    session: Session, tenant_id: UUID, query: Query[W], asked: Asked[W], *, parent: Column[Any], keys: Sequence[Any]
 ) -> list[Page[Any]]:
     """The same page of many lists at once, one for each value of `parent` in `keys`: as many statements as for one."""
-    connection = await session.connection()
-    lists = func.unnest(literal(list(keys), ARRAY(parent.type))).table_valued("key").render_derived()
-    own = query.where(parent == lists.c.key)
-    rows = _sliced(own, asked).lateral()
+    rows, *outside = await _read(session, tenant_id, query, asked, parent=parent, keys=keys)
     found: dict[Any, list[Any]] = {key: [] for key in keys}
-    for row in await connection.execute(select(*rows.c, lists.c.key.label("list_key")).join_from(lists, rows, true())):
+    for row in rows:
         found[row.list_key].append(row)
-    outside: list[set[Any]] = []
-    for nearest in _outside(own, asked):
-        such = None if nearest is None else select(lists.c.key).join_from(lists, nearest.lateral(), true())
-        outside.append(set() if such is None else set((await connection.execute(such)).scalars()))
-    return [_page(found[key], asked, *(key in side for side in outside)) for key in keys]
+    sides = [{row.list_key for row in nearest} for nearest in outside]
+    return [_page(found[key], asked, *(key in side for side in sides)) for key in keys]
 
 
 def among(column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -271,14 +275,119 @@ async def count(session: Session, query: Select[Any]) -> int:
     return int((await (await session.connection()).execute(counted)).scalar_one())
 
 
+async def _read(
+    session: Session,
+    tenant_id: UUID,
+    query: Query[W],
+    asked: Asked[W],
+    *,
+    parent: Column[Any] | None = None,
+    keys: Sequence[Any] = (),
+) -> list[list[Any]]:
+    """The rows of the page, of what is nearest before it, and of what is nearest behind it.
+
+    Of the page one more than asked for, which tells whether the list goes on.
+    """
+    wanted, window = asked.wanted, asked.window
+    if wanted is None or wanted == type(wanted)():
+        after, before = window.after, window.before
+        shape = Window(
+            _ROWS,
+            window.backward,
+            after and Place(after.key if after.key is None else _AFTER_KEY, _AFTER_ID),
+            before and Place(before.key if before.key is None else _BEFORE_KEY, _BEFORE_ID),
+        )
+        told = {
+            _TENANT: tenant_id,
+            _KEYS: list(keys),
+            _ROWS: window.size + 1,
+            _AFTER_KEY: after and after.key,
+            _AFTER_ID: after and after.id,
+            _BEFORE_KEY: before and before.key,
+            _BEFORE_ID: before and before.id,
+        }
+        connection = await driver(session)
+        kept = _keep(query, parent, Asked(wanted, asked.order, shape))
+        return [[] if one is None else await one.fetch(connection, told) for one in kept]
+    rows = Asked(wanted, asked.order, replace(window, size=window.size + 1))
+    lent = await session.connection()
+    statements = _statements(query(tenant_id, wanted), parent, list(keys), rows)
+    return [[] if one is None else list(await lent.execute(one)) for one in statements]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A statement that is written once and run past SQLAlchemy, which would write it, and make its rows, each time."""
+
+    text: str
+    #: For each of its arguments, where to find it: one of the slots below; or a value.
+    arguments: tuple[Any, ...]
+    #: The row of a record. (The pool's connections read JSON by themselves, and all else is as we want it.)
+    row: Callable[[Iterable[Any]], Any]
+
+    async def fetch(self, connection: Connection, told: Mapping[Any, Any]) -> list[Any]:
+        """Its rows."""
+        arguments = [told[one] if isinstance(one, _Slot) else one for one in self.arguments]
+        return [self.row(record) for record in await connection.fetch(self.text, *arguments)]
+
+
+class _Slot:
+    """Stands in a kept statement for a value that is told each time."""
+
+
+_TENANT: Final[Any] = _Slot()
+_KEYS: Final[Any] = _Slot()
+_ROWS: Final[Any] = _Slot()
+_AFTER_KEY: Final[Any] = _Slot()
+_AFTER_ID: Final[Any] = _Slot()
+_BEFORE_KEY: Final[Any] = _Slot()
+_BEFORE_ID: Final[Any] = _Slot()
+
+
+@lru_cache(maxsize=KEPT)
+def _keep(query: Query[Any], parent: Column[Any] | None, shape: Asked[Any]) -> list[_Kept | None]:
+    statements = _statements(query(_TENANT, shape.wanted), parent, _KEYS, shape)
+    return [None if one is None else _write(one) for one in statements]
+
+
+def _write(statement: Select[Any]) -> _Kept:
+    compiled = statement.compile(dialect=_DIALECT)
+    names = [str(column.key) for column in statement.selected_columns]
+    row: Any = namedtuple("Row", names)  # type: ignore[misc]
+    return _Kept(
+        str(compiled),
+        tuple(compiled.params[name] for name in compiled.positiontup or ()),
+        row._make,
+    )
+
+
+def _statements(
+    query: Select[Any], parent: Column[Any] | None, keys: Any, asked: Asked[Any]
+) -> list[Select[Any] | None]:
+    """The page, and `_outside`. With a parent, of all its lists: rows say last whose they are."""
+    if parent is None:
+        return [_sliced(query, asked), *_outside(query, asked)]
+    lists = func.unnest(literal(keys, ARRAY(parent.type))).table_valued("key").render_derived()
+    list_key = lists.c.key.label("list_key")
+    own = query.where(parent == lists.c.key)
+    rows = _sliced(own, asked).lateral()
+    return [
+        select(*rows.c, list_key).join_from(lists, rows, true()),
+        *(
+            None if nearest is None else select(list_key).join_from(lists, nearest.lateral(), true())
+            for nearest in _outside(own, asked)
+        ),
+    ]
+
+
 def _sliced(query: Select[Any], asked: Asked[Any]) -> Select[Any]:
+    """As many rows of the window as its size says."""
     order, window = asked.order, asked.window
     if window.after is not None:
         query = query.where(order.beyond(window.after))
     if window.before is not None:
         query = query.where(order.beyond(window.before, backward=True))
-    # One more than asked for tells whether the list goes on.
-    return query.order_by(*order.sorting(backward=window.backward)).limit(window.size + 1)
+    return query.order_by(*order.sorting(backward=window.backward)).limit(literal(window.size, BigInteger()))
 
 
 def _outside(query: Select[Any], asked: Asked[Any]) -> tuple[Select[Any] | None, Select[Any] | None]:
@@ -308,9 +417,10 @@ def _page(found: list[Any], asked: Asked[Any], before: bool, behind: bool) -> Pa
         rows.reverse()
     return Page(
         rows,
-        [asked.order.place(row) for row in rows],
         has_next=behind or (more and not window.backward),
         has_previous=before or (more and window.backward),
+        order=asked.order,
+        stored=rows,
     )
 
 

@@ -15,8 +15,6 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -24,7 +22,6 @@ from uuid import UUID
 import asyncpg
 import httpx
 import orjson
-from sqlalchemy import event
 
 from app import ids, paging
 from app.domain import punches
@@ -32,6 +29,7 @@ from app.domain.employees import Employee
 from app.domain.punches import Wanted
 from app.paging import Order, Place
 from bench.stand import Stand, server, stand
+from bench.statements import noted
 
 SHORT, LONG = 300_000, 10_000_000
 DEVICES, PEOPLE = 50, 1_000
@@ -192,12 +190,12 @@ async def _blocks(rig: Stand, tenant_id: UUID, each: List, cursor: str | None) -
     asked = paging.Cursors(rig.vault.cursor_key).ask(
         tenant_id, "punches", each.order, each.wanted, first=SIZE, after=cursor
     )
+    async with noted(rig.db) as statements, rig.db.read(tenant_id) as session:
+        await punches.page(session, tenant_id, asked)
     async with rig.db.read(tenant_id) as session:
-        with _noted(rig) as statements:
-            await punches.page(session, tenant_id, asked)
         connection = await session.connection()
         touched = 0
-        for statement, parameters in list(statements):
+        for statement, parameters in statements:
             explained = await connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters
             )
@@ -208,23 +206,6 @@ async def _blocks(rig: Stand, tenant_id: UUID, each: List, cursor: str | None) -
             top = plan["Plan"]
             touched += top["Shared Hit Blocks"] + top["Shared Read Blocks"]
     return touched
-
-
-@contextmanager
-def _noted(rig: Stand) -> Iterator[list[tuple[str, Any]]]:
-    """The statements about punches that run meanwhile."""
-    statements: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        if "FROM punches" in statement:
-            statements.append((statement, parameters))
-
-    engine = rig.db._engine.sync_engine  # noqa: SLF001
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 def run(short: bool) -> list[dict[str, Any]]:

@@ -117,4 +117,4 @@ def connect_counted(
 
 def _writer(context: Context, asked: Asked[Any], page: Page[Any]) -> Callable[[int], str]:
     tenant_id = context.actor.tenant_id
-    return lambda place: context.pages.write(tenant_id, asked.binding, page.places[place])
+    return lambda number: context.pages.write(tenant_id, asked.binding, page.place(number))

@@ -174,7 +174,7 @@ BY_ID: Final = paging.both_ways("ID", _ROW.id)
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[AuditEntry]:
     """One page of the tenant's entries."""
-    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(partial(build, AuditEntry))
+    return (await paging.fetch(session, tenant_id, _query, asked)).map(partial(build, AuditEntry))
 
 
 async def by_ids(session: Session, tenant_id: UUID, entry_ids: Sequence[UUID]) -> dict[UUID, AuditEntry]:

@@ -196,15 +196,14 @@ BY_ID: Final = paging.both_ways("ID", _ROW.id)
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[DeviceCommand]:
     """One page of the tenant's commands."""
-    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(partial(build, DeviceCommand))
+    return (await paging.fetch(session, tenant_id, _query, asked)).map(partial(build, DeviceCommand))
 
 
 async def page_by_device(
     session: Session, tenant_id: UUID, device_ids: Sequence[UUID], asked: paging.Asked[Wanted]
 ) -> list[paging.Page[DeviceCommand]]:
     """The same page of the commands of each device."""
-    query = _query(tenant_id, asked.wanted)
-    pages = await paging.fetch_each(session, query, _ROW.device_id, device_ids, asked)
+    pages = await paging.fetch_each(session, tenant_id, _query, asked, parent=_ROW.device_id, keys=device_ids)
     return [found.map(partial(build, DeviceCommand)) for found in pages]
 
 

@@ -571,15 +571,14 @@ BY_ID: Final = paging.both_ways("ID", _ROW.id)
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[Delivery]:
     """One page of the tenant's deliveries."""
-    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(partial(build, Delivery))
+    return (await paging.fetch(session, tenant_id, _query, asked)).map(partial(build, Delivery))
 
 
 async def page_by_endpoint(
     session: Session, tenant_id: UUID, endpoint_ids: Sequence[UUID], asked: paging.Asked[Wanted]
 ) -> list[paging.Page[Delivery]]:
     """The same page of the deliveries of each endpoint."""
-    query = _query(tenant_id, asked.wanted)
-    pages = await paging.fetch_each(session, query, _ROW.endpoint_id, endpoint_ids, asked)
+    pages = await paging.fetch_each(session, tenant_id, _query, asked, parent=_ROW.endpoint_id, keys=endpoint_ids)
     return [found.map(partial(build, Delivery)) for found in pages]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -220,15 +221,16 @@ async def page(
     session: Session, tenant_id: UUID, online_since: datetime, asked: paging.Asked[Wanted]
 ) -> paging.Page[Device]:
     """One page of the tenant's devices. Those last seen from `online_since` on count as online."""
-    return (await paging.fetch(session, _query(tenant_id, asked.wanted, online_since), asked)).map(_device)
+    query = _every if asked.wanted == EVERY else partial(_query, online_since=online_since)
+    return (await paging.fetch(session, tenant_id, query, asked)).map(_device)
 
 
 async def page_by_site(
     session: Session, tenant_id: UUID, site_ids: Sequence[UUID], asked: paging.Asked[Wanted]
 ) -> list[paging.Page[Device]]:
     """The same page of the devices of each site."""
-    query = select(*_ROW).where(_ROW.tenant_id == tenant_id)
-    return [found.map(_device) for found in await paging.fetch_each(session, query, _ROW.site_id, site_ids, asked)]
+    pages = await paging.fetch_each(session, tenant_id, _every, asked, parent=_ROW.site_id, keys=site_ids)
+    return [found.map(_device) for found in pages]
 
 
 async def count(session: Session, tenant_id: UUID, online_since: datetime, wanted: Wanted = EVERY) -> int:
@@ -384,6 +386,10 @@ async def _move(
     device.status, device.updated_at = after, now()
     await session.flush()
     return device
+
+
+def _every(tenant_id: UUID, _wanted: Wanted) -> Select[Any]:
+    return select(*_ROW).where(_ROW.tenant_id == tenant_id)
 
 
 def _query(tenant_id: UUID, wanted: Wanted, online_since: datetime) -> Select[Any]:

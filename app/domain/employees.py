@@ -114,7 +114,7 @@ def check_pin(pin: str) -> str:
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[Employee]:
     """One page of the tenant's people."""
-    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(_employee)
+    return (await paging.fetch(session, tenant_id, _query, asked)).map(_employee)
 
 
 async def count(session: Session, tenant_id: UUID, wanted: Wanted = EVERY) -> int:

@@ -99,7 +99,7 @@ BY_ID: Final = paging.both_ways("ID", _ROW.id)
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[None]) -> paging.Page[Endpoint]:
     """One page of the tenant's endpoints that are not deleted."""
-    return (await paging.fetch(session, _query(tenant_id), asked)).map(partial(build, Endpoint))
+    return (await paging.fetch(session, tenant_id, _query, asked)).map(partial(build, Endpoint))
 
 
 async def count(session: Session, tenant_id: UUID) -> int:
@@ -113,7 +113,7 @@ async def by_ids(session: Session, tenant_id: UUID, endpoint_ids: Sequence[UUID]
     return {row.id: build(Endpoint, row) for row in await (await session.connection()).execute(query)}
 
 
-def _query(tenant_id: UUID) -> Select[Any]:
+def _query(tenant_id: UUID, _wanted: None = None) -> Select[Any]:
     return select(*_ROW).where(_ROW.tenant_id == tenant_id, _ROW.deleted_at.is_(None))
 
 

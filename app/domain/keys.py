@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import ClassVar, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Column, Index, LargeBinary, String, select
+from sqlalchemy import Column, Index, LargeBinary, Select, String, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
@@ -458,8 +458,12 @@ BY_ID: Final = paging.both_ways("ID", _ROW.id)
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[None]) -> paging.Page[ApiKey]:
     """One page of the tenant's keys, dead ones too."""
-    found = await paging.fetch(session, select(*_ROW).where(_ROW.tenant_id == tenant_id), asked)
+    found = await paging.fetch(session, tenant_id, _query, asked)
     return found.map(partial(build, ApiKey))
+
+
+def _query(tenant_id: UUID, _wanted: None) -> Select[Any]:
+    return select(*_ROW).where(_ROW.tenant_id == tenant_id)
 
 
 async def by_ids(session: Session, tenant_id: UUID, key_ids: Sequence[UUID]) -> dict[UUID, ApiKey]:

@@ -278,14 +278,14 @@ BY_RECEIVED_AT: Final = paging.both_ways("RECEIVED_AT", _ROW.id, _ROW.received_a
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[Wanted]) -> paging.Page[PunchView]:
     """One page of the tenant's punches."""
-    return (await paging.fetch(session, _query(tenant_id, asked.wanted), asked)).map(_view)
+    return (await paging.fetch(session, tenant_id, _query, asked)).map(_view)
 
 
 async def page_by_device(
     session: Session, tenant_id: UUID, device_ids: Sequence[UUID], asked: paging.Asked[Wanted]
 ) -> list[paging.Page[PunchView]]:
     """The same page of the punches of each device."""
-    pages = await paging.fetch_each(session, _query(tenant_id, asked.wanted), _ROW.device_id, device_ids, asked)
+    pages = await paging.fetch_each(session, tenant_id, _query, asked, parent=_ROW.device_id, keys=device_ids)
     return [found.map(_view) for found in pages]
 
 
@@ -293,7 +293,7 @@ async def page_by_pin(
     session: Session, tenant_id: UUID, pins: Sequence[str], asked: paging.Asked[Wanted]
 ) -> list[paging.Page[PunchView]]:
     """The same page of the punches of each PIN."""
-    pages = await paging.fetch_each(session, _query(tenant_id, asked.wanted), _ROW.pin, pins, asked)
+    pages = await paging.fetch_each(session, tenant_id, _query, asked, parent=_ROW.pin, keys=pins)
     return [found.map(_view) for found in pages]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import Column, Index, LargeBinary, select
+from sqlalchemy import Column, Index, LargeBinary, Select, select
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
@@ -71,9 +71,12 @@ async def page_rejected_by_device(
     session: Session, tenant_id: UUID, device_ids: Sequence[UUID], asked: paging.Asked[None]
 ) -> list[paging.Page[RejectedRecord]]:
     """The same page of what could not be read from each device."""
-    query = select(*_ROW).where(_ROW.tenant_id == tenant_id)
-    pages = await paging.fetch_each(session, query, _ROW.device_id, device_ids, asked)
+    pages = await paging.fetch_each(session, tenant_id, _query, asked, parent=_ROW.device_id, keys=device_ids)
     return [found.map(partial(build, RejectedRecord)) for found in pages]
+
+
+def _query(tenant_id: UUID, _wanted: None) -> Select[Any]:
+    return select(*_ROW).where(_ROW.tenant_id == tenant_id)
 
 
 async def with_rejected(session: Session, tenant_id: UUID, device_ids: Sequence[UUID]) -> dict[UUID, bool]:

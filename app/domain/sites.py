@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 from zoneinfo import available_timezones
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging
@@ -58,8 +58,12 @@ BY_ID: Final = paging.both_ways("ID", _ROW.id)
 
 async def page(session: Session, tenant_id: UUID, asked: paging.Asked[None]) -> paging.Page[Site]:
     """One page of the tenant's sites."""
-    found = await paging.fetch(session, select(*_ROW).where(_ROW.tenant_id == tenant_id), asked)
+    found = await paging.fetch(session, tenant_id, _query, asked)
     return found.map(lambda row: build(Site, row))
+
+
+def _query(tenant_id: UUID, _wanted: None) -> Select[Any]:
+    return select(*_ROW).where(_ROW.tenant_id == tenant_id)
 
 
 async def by_ids(session: Session, tenant_id: UUID, site_ids: Sequence[UUID]) -> dict[UUID, Site]:

@@ -21,11 +21,11 @@ from app.domain import audit, commands, keys, outbox
 from app.domain.employees import Employee
 from app.domain.sites import Site
 from app.vault import Vault
+from bench.statements import noted
 from tests.factories import make_device, make_endpoint
 from tests.schema.conftest import Caller
 from tests.schema.operations import CALLS, Call, It, fields
 from tests.schema.parties import Party, make_party
-from tests.schema.test_statements import counted
 from tests.schema.world import add_punches, make_view
 
 LISTS = [
@@ -281,7 +281,7 @@ async def test_a_window_that_makes_no_sense_is_refused(
 async def test_a_page_takes_as_many_statements_however_long_it_is(crowd: Crowd, call: Call) -> None:
     counts = {}
     for size in (2, ROWS):
-        with counted(crowd.db) as statements:
+        async with noted(crowd.db) as statements:
             found = await page(crowd, call, depth=2, first=size)
         assert len(found["nodes"]) == size
         counts[size] = len(statements)

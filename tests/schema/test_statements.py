@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import asyncpg
 import pytest
-from sqlalchemy import event
 
+from app import paging
 from app.database import Database
 from app.domain import commands, roster
 from app.domain.employees import Employee
 from app.domain.roster import Person
 from app.domain.sites import Site
 from app.vault import Vault
+from bench.statements import noted
 from tests.factories import make_device, make_endpoint
 from tests.schema.conftest import Caller
 from tests.schema.world import add_punches, make_view
@@ -48,22 +45,6 @@ PAGES = {
         4,
     ),
 }
-
-
-@contextmanager
-def counted(db: Database) -> Iterator[list[str]]:
-    """The statements that run meanwhile."""
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
-
-    engine = db._engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.fixture
@@ -103,7 +84,7 @@ async def test_a_page_of_100_costs_what_a_page_of_10_costs(crowd: Caller, db: Da
     for name, (query, most) in PAGES.items():
         counts = {}
         for rows in (10, 100):
-            with counted(db) as statements:
+            async with noted(db) as statements:
                 data = await crowd.ask(f"query ($n: Int) {{ list: {query} }}", n=rows)
             found = data["list"].get("nodes") or data["list"].get("edges") or data["list"]["punches"]
             assert len(found) == rows, name
@@ -117,21 +98,35 @@ async def test_ids_of_one_kind_are_one_statement(crowd: Caller, db: Database) ->
     counts = []
 
     for rows in (10, 100):
-        with counted(db) as statements:
+        async with noted(db) as statements:
             await crowd.ask("query ($ids: [ID!]!) { nodes(ids: $ids) { id } }", ids=names[:rows])
         counts.append(len(statements))
 
     assert counts == [1, 1]
 
 
+async def test_a_list_without_conditions_is_written_once_from_wherever_it_goes_on(crowd: Caller) -> None:
+    query = """query ($n: Int, $after: String) { devices(first: $n, after: $after) {
+        pageInfo { endCursor } nodes { punches(first: $n) { nodes { id } } }
+    } }"""
+    first = await crowd.ask(query, n=2)
+    second = await crowd.ask(query, n=2, after=first["devices"]["pageInfo"]["endCursor"])
+    written = paging._keep.cache_info().misses
+
+    third = await crowd.ask(query, n=5, after=second["devices"]["pageInfo"]["endCursor"])
+
+    assert len(third["devices"]["nodes"]) == 5
+    assert paging._keep.cache_info().misses == written
+
+
 async def test_a_total_is_counted_only_when_asked_for(crowd: Caller, db: Database) -> None:
-    with counted(db) as without:
+    async with noted(db) as without:
         await crowd.ask("{ devices { nodes { id } } }")
-    with counted(db) as with_total:
+    async with noted(db) as with_total:
         await crowd.ask("{ devices { totalCount nodes { id } } }")
 
-    assert not any("count(" in statement for statement in without)
-    assert any("count(" in statement for statement in with_total)
+    assert not any("count(" in statement for statement, _ in without)
+    assert any("count(" in statement for statement, _ in with_total)
 
 
 @pytest.mark.parametrize(
@@ -156,22 +151,12 @@ async def test_a_page_of_punches_is_read_from_an_index_in_its_order(
     }} }}""".replace("DEVICE", f'"{device}"')
     early = (await busy.ask(query, first=10))["punches"]["pageInfo"]["endCursor"]
     late = (await busy.ask(query, last=10))["punches"]["pageInfo"]["startCursor"]
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        if "FROM punches" in statement:
-            asked.append((statement, parameters))
-
-    engine = db._engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
+    async with noted(db) as asked:
         await busy.ask(query, first=10, after=early)
         await busy.ask(query, first=10, after=late)
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
     # The page, and whether there is anything before it: where much is, PostgreSQL likes to look at the table itself.
-    page, before, _last_page, much_before = asked
+    page, before, _last_page, much_before = (one for one in asked if "FROM punches" in one[0])
     for statement, parameters in (page, before, much_before):
         async with db.read(busy.tenant_id) as session:
             connection = await session.connection()

@@ -163,13 +163,13 @@ class Visit:
         """The links to the pages before and after this one."""
         kept = {k: v for k, v in self.request.query_params.items() if k not in ("after", "before", "done") and v}
         links = {}
-        if page.places:
+        if page.rows:
             write = self.desk.pages.write
             if page.has_previous:
-                place = write(self.tenant_id, asked.binding, page.places[0])
+                place = write(self.tenant_id, asked.binding, page.place(0))
                 links["newer"] = "?" + urlencode({**kept, "before": place})
             if page.has_next:
-                place = write(self.tenant_id, asked.binding, page.places[-1])
+                place = write(self.tenant_id, asked.binding, page.place(-1))
                 links["older"] = "?" + urlencode({**kept, "after": place})
         return links
 

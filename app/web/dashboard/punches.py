@@ -134,7 +134,7 @@ def _file(visit: Visit, ending: str, media_type: str, write: Any, head: bytes) -
                 return
             if not await visit.desk.sessions.alive(visit.session):
                 raise ConnectionAbortedError("The session's key stopped working.")
-            asked = replace(asked, window=paging.Window(size=SLICE, after=page.places[-1]))
+            asked = replace(asked, window=paging.Window(size=SLICE, after=page.place(-1)))
 
     headers = {
         "Content-Disposition": f'attachment; filename="punches.{ending}"',
