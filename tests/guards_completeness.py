@@ -87,4 +87,44 @@ GUARDS += (
         [("l.number > coalesce(c.number, 0)", "l.number >= coalesce(c.number, 0)")],
         [AT_SWEEPER + "commands_that_ended_long_ago_leave_and_the_last_one_of_a_device_stays"],
     ),
+    Guard(
+        "completeness: a unit is asked once in a round to send again",
+        RECONCILIATIONS,
+        [('    if now_round.after is not None and row["tries"]:\n', "    if now_round.after is None is not None:\n")],
+        [AT + "a_unit_that_does_not_answer_is_asked_once_in_a_round_and_not_for_ever_from_the_same_number"],
+    ),
+    Guard(
+        "completeness: silence of a unit is taken for an answer in the end",
+        RECONCILIATIONS,
+        [("        if self.unanswered >= MOST_UNANSWERED:\n", "        if self.unanswered < 0:\n")],
+        [AT + "a_unit_that_does_not_answer_is_asked_once_in_a_round_and_not_for_ever_from_the_same_number"],
+    ),
+    Guard(
+        "completeness: what was sent again by number is not asked for once more",
+        RECONCILIATIONS,
+        [
+            (
+                "            self.resent = (self.round.through, self.round.generation)\n            self.state",
+                "            self.state",
+            )
+        ],
+        [AT + "what_a_unit_has_sent_again_it_is_not_asked_for_a_second_time"],
+    ),
+    Guard(
+        "completeness: numbers are those of one life of the memory",
+        RECONCILIATIONS,
+        [('if through is None or generation != numbers["generation"]:', "if through is None:")],
+        [AT + "a_unit_whose_memory_began_anew_is_asked_from_its_first_number_on"],
+    ),
+    Guard(
+        "completeness: what a unit sends again is not handed out twice",
+        COMMANDS,
+        [
+            (
+                'wire.ResendAfter(given["number"]), timedelta(hours=1), again=False,',
+                'wire.ResendAfter(given["number"]), timedelta(hours=1), again=True,',
+            )
+        ],
+        [AT + "a_unit_that_does_not_answer_is_asked_once_in_a_round_and_not_for_ever_from_the_same_number"],
+    ),
 )

@@ -1,9 +1,9 @@
 """A device's command queue: enqueue, hand out one per poll, settle by what the terminal reports, expire.
 
 A command that was handed out is leased: without a report it is handed out again after a while, or as soon as the
-terminal shakes hands anew, under the same number. Three kinds are not, since twice is not once: a door that opened, a
-finger that was asked for, and a restart, which a new handshake proves. The rows of one device change under the lock of
-its own row, so that twins never hand out the same one.
+terminal shakes hands anew, under the same number. Some kinds are not, since twice is not once: a door that opened, a
+finger that was asked for, all that a unit holds, and a restart, which a new handshake proves. The rows of one device
+change under the lock of its own row, so that twins never hand out the same one.
 """
 
 from __future__ import annotations
@@ -125,6 +125,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         timedelta(hours=1),
         lease=timedelta(minutes=5),
         announced=False,
+    ),
+    # By reconciliations only: all that a unit holds may come twice, but not over and over.
+    "resendAfter": Kind(
+        lambda given, _: wire.ResendAfter(given["number"]), timedelta(hours=1), again=False, announced=False
     ),
     "backfill": Kind(lambda given, _: wire.Backfill(*_period(given)), 7 * _DAY, lease=timedelta(minutes=10)),
     # By itself only: to be told its time zone or its place anew. The handshake that follows proves it.

@@ -6,6 +6,9 @@ periods that can explain it are found; these are sent again, counted once more, 
 down and not asked for a second time. Nothing is queued ahead: a terminal that polls and has nothing else to do gets the
 next step, so a round lives in its row, under the device's lock, and goes on in whichever process the terminal meets.
 
+Units of the security dialect do not count, but number what they hold: they are asked once in a round for everything
+after a number below which all was sent already, and the round is over.
+
 All periods are of the terminal's wall clock, to the second, both ends included: that is how it counts.
 Locks are taken after those of devices and commands.
 """
@@ -21,7 +24,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Integer, select
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, DateTime, Integer, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -48,6 +51,8 @@ MANY: Final = 5_000
 MOST_REMAINDERS: Final = 100
 #: A window ends so long before now: what is younger may be on its way.
 MARGIN: Final = timedelta(minutes=1)
+#: Rounds in which a unit may leave that unanswered before it is taken for done: each time it may have sent all it has.
+MOST_UNANSWERED: Final = 3
 #: Rounds of a terminal that comes and goes keep this distance.
 APART: Final = timedelta(minutes=10)
 _SECOND: Final = timedelta(seconds=1)
@@ -118,6 +123,11 @@ class Round:
     waits: int = 0
     counts: int = 0
     fills: int = 0
+    #: Of the security dialect: what has a greater number is sent again; the greatest number that was seen by then, and
+    #: in which life of its memory.
+    after: int | None = None
+    through: int = 0
+    generation: int = 1
     #: Whether something was left for the next round.
     cut: bool = False
     todo: list[Part] = field(default_factory=list)
@@ -177,6 +187,11 @@ class Reconciliation(SQLModel, table=True):
     excess: int = 0
     #: How many more users it last counted than it showed.
     users_differ: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
+    #: Everything up to this number of that life of the unit's memory was asked for and sent.
+    resent_through: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    resent_generation: int | None = None
+    #: Rounds in a row in which the unit did not answer that.
+    unanswered: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
     reason: str | None = None
     reconciled_at: datetime | None = instant(optional=True)
 
@@ -267,6 +282,9 @@ async def plan(connection: Connection, recipient: Recipient, at: datetime, sched
     if row is None:
         return
     now_round = Round.load(row["round"]) if row["round"] else Round()
+    if now_round.after is not None and row["tries"]:
+        await _Outcome(row, now_round, schedule).resent_unanswered(connection)
+        return
     if row["tries"] >= MOST_TRIES:
         outcome = _Outcome(row, now_round, schedule)
         await outcome.give_up(connection, "The terminal does not answer when it is asked to count.")
@@ -280,10 +298,12 @@ async def plan(connection: Connection, recipient: Recipient, at: datetime, sched
 
 def _next(
     now_round: Round, wall: datetime, schedule: Schedule, remainders: Sequence[Remainder], security: bool
-) -> tuple[str, dict[str, str]]:
+) -> tuple[str, commands.Arguments]:
     """The command of the next step."""
     if not now_round.informed:
         return "reportTotals", {}
+    if now_round.after is not None:
+        return "resendAfter", {"number": now_round.after}
     if now_round.users is not None or security:
         return "userQuery", {}
     if now_round.start is None or now_round.end is None:
@@ -338,7 +358,7 @@ def halves(part: Part) -> tuple[Part, Part]:
 async def follow(connection: Connection, recipient: Recipient, ended: Sequence[Ended], schedule: Schedule) -> None:
     """Go on after these commands of the terminal's. Purpose "ingest", in the transaction that settled them."""
     for command in ended:
-        if command.kind not in {"reportTotals", "userQuery", "countPunches", "backfill"}:
+        if command.kind not in {"reportTotals", "userQuery", "countPunches", "backfill", "resendAfter"}:
             continue
         row = await connection.fetchrow(
             "SELECT * FROM reconciliations WHERE tenant_id = $1 AND device_id = $2 AND command_id = $3 FOR UPDATE",
@@ -364,8 +384,32 @@ _SAVE: Final = """
 UPDATE reconciliations SET state = $3, due_at = now() + $4::interval, command_id = NULL, tries = $16, round = $5,
     again = $6, counted_at = CASE WHEN $7 THEN now() ELSE counted_at END,
     window_start = $8, window_end = $9, reported = $10, stored = $11, remainders = $12, excess = $13, reason = $14,
-    reconciled_at = CASE WHEN $15 THEN now() ELSE reconciled_at END, users_differ = $17
+    reconciled_at = CASE WHEN $15 THEN now() ELSE reconciled_at END, users_differ = $17,
+    resent_through = $18, resent_generation = $19, unanswered = $20
 WHERE tenant_id = $1 AND device_id = $2
+"""
+#: The numbers of a unit's records: at the newest before the window, the least within it, and the greatest known.
+_NUMBERS: Final = """
+SELECT d.generation, before.record_index AS before, within.least, greatest(d.mark, newest.record_index) AS greatest
+FROM devices d
+LEFT JOIN LATERAL (
+    SELECT p.record_index FROM punches p
+    WHERE p.tenant_id = d.tenant_id AND p.device_id = d.id AND p.punched_at < now() - $3::interval
+      AND p.record_index IS NOT NULL AND p.received_at >= coalesce(d.generation_at, '-infinity')
+    ORDER BY p.punched_at DESC LIMIT 1
+) AS before ON true
+LEFT JOIN LATERAL (
+    SELECT min(p.record_index) AS least FROM punches p
+    WHERE p.tenant_id = d.tenant_id AND p.device_id = d.id AND p.punched_at >= now() - $3::interval
+      AND p.received_at >= coalesce(d.generation_at, '-infinity')
+) AS within ON true
+LEFT JOIN LATERAL (
+    SELECT p.record_index FROM punches p
+    WHERE p.tenant_id = d.tenant_id AND p.device_id = d.id
+      AND p.record_index IS NOT NULL AND p.received_at >= coalesce(d.generation_at, '-infinity')
+    ORDER BY p.punched_at DESC LIMIT 1
+) AS newest ON true
+WHERE d.tenant_id = $1 AND d.id = $2 AND d.dialect = 'SECURITY'
 """
 
 
@@ -378,6 +422,8 @@ class _Outcome:
         self.remainders = _load_remainders(row["remainders"])
         self.state, self.again, self.excess = row["state"], row["again"], row["excess"]
         self.users_differ = row["users_differ"]
+        self.resent = (row["resent_through"], row["resent_generation"])
+        self.unanswered = row["unanswered"]
         self.window = (row["window_start"], row["window_end"], row["reported"], row["stored"])
         self.reason: str | None = None
         self.pause = timedelta()
@@ -393,6 +439,8 @@ class _Outcome:
             await self._take_totals(connection, command)
         elif command.kind == "userQuery":
             await self._take_users(connection)
+        elif command.kind == "resendAfter":
+            self._take_resent(command)
         elif command.kind == "backfill":
             part = self.round.todo.pop()
             self.round.todo.append(replace(part, fill=False, filled=max(0, command.return_code)))
@@ -437,13 +485,53 @@ class _Outcome:
         await self._go_on(connection)
 
     async def _go_on(self, connection: Connection) -> None:
-        """To the punches, where the terminal can count them."""
-        if await connection.fetchval(
-            "SELECT dialect = 'SECURITY' FROM devices WHERE tenant_id = $1 AND id = $2", self.tenant_id, self.device_id
-        ):
+        """To the punches: to their counts, or in the security dialect to their numbers."""
+        assert self.round is not None
+        numbers = await connection.fetchrow(_NUMBERS, self.tenant_id, self.device_id, self._schedule.window)
+        if numbers is None:
+            return
+        if numbers["greatest"] is None:
             self.state = Completeness.NOT_COUNTED
-            self.reason = "Terminals of the security dialect do not count the punches of a period."
+            self.reason = (
+                "Terminals of the security dialect do not count the punches of a period, and this one has sent no "
+                "numbered record yet after which it could be asked for more."
+            )
             self._end(settled=True)
+            return
+        through, generation = self.resent
+        if through is None or generation != numbers["generation"]:
+            least = [numbers["before"] or 0, *([numbers["least"] - 1] if numbers["least"] is not None else [])]
+            through = max(0, min(least))
+        self.round.after, self.round.generation = through, numbers["generation"]
+        self.round.through = max(through, numbers["greatest"])
+
+    def _take_resent(self, command: Ended) -> None:
+        """What was seen when it was asked, or lies below that, need not be asked for again: it was sent."""
+        assert self.round is not None
+        after = self.round.after
+        self.unanswered = 0
+        if command.succeeded:
+            self.resent = (self.round.through, self.round.generation)
+            self.state, self.reconciled = Completeness.COMPLETE, True
+            self.reason = (
+                "Terminals of the security dialect do not count. This one was asked for all its records after number "
+                f"{after}, and says that it sent them."
+            )
+        else:
+            why = f"{command.return_code}, {command.output}" if command.output else str(command.return_code)
+            self.state = Completeness.NOT_COUNTED
+            self.reason = f"Asked for all its records after number {after}, the terminal answered {why}."
+        self._end(settled=True)
+
+    async def resent_unanswered(self, connection: Connection) -> None:
+        """It was asked and did not report; what it sent all the same is here."""
+        assert self.round is not None
+        self.state, self.unanswered = Completeness.NOT_COUNTED, self.unanswered + 1
+        self.reason = f"Asked for all its records after number {self.round.after}, the terminal did not answer."
+        if self.unanswered >= MOST_UNANSWERED:
+            self.resent, self.unanswered = (self.round.through, self.round.generation), 0
+        self._end(settled=True)
+        await self._save(connection)
 
     async def _users(self, connection: Connection) -> int:
         found: int = await connection.fetchval(
@@ -581,4 +669,6 @@ class _Outcome:
             self.reconciled,
             self.tries,
             self.users_differ,
+            *self.resent,
+            self.unanswered,
         )

@@ -73,6 +73,9 @@ class AccessTerminal(Terminal):
                     return self._obey_clock(str(adms_clock.decode(int(told.partition("=")[2])))), ""
                 except (ValueError, BadTime):
                     return -1, ""
+            case ["ACCOUNT", "transaction", after] if after.startswith("MaxIndex="):
+                number = int(after.partition("=")[2])
+                return await self._send_again([record for record in self.records if record.number > number]), ""
             case ["DATA", "QUERY", _]:
                 return -1, ""  # reported with its rows: see _obey
             case ["DATA", "UPDATE", user] if user.startswith("user "):

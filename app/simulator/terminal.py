@@ -512,7 +512,10 @@ class Terminal:
             times = [datetime.fromisoformat(read_fields(command)[key]) for key in ("StartTime", "EndTime")]
         except (KeyError, ValueError):
             return -1
-        asked = [record for record in self.records if times[0] <= record.at <= times[1]]
+        return await self._send_again([record for record in self.records if times[0] <= record.at <= times[1]])
+
+    async def _send_again(self, asked: Sequence[Record]) -> int:
+        """Upload these, whatever was acknowledged; how many, or an error code."""
         try:
             for start in range(0, len(asked), self._backlog_lines):
                 await self._send(asked[start : start + self._backlog_lines])

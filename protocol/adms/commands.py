@@ -30,6 +30,7 @@ _PRINTABLE_ID = 64
 _PIN = re.compile(r"[A-Za-z0-9]{1,24}")
 _FINGERS = range(10)
 _DOORS, _SECONDS = range(1, 256), range(1, 255)
+_NUMBERS = range(2**63)
 _TRIES = 3  # that a finger is asked for
 
 #: What may be done at a terminal, in its numbers.
@@ -97,6 +98,13 @@ class CountPunches:
 
 
 @dataclass(frozen=True, slots=True)
+class ResendAfter:
+    """Send the events again whose number is greater than this one, whatever was acknowledged. Security dialect only."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class WriteUser:
     """Create or change a person. None leaves what is there, an empty text clears it."""
 
@@ -130,6 +138,7 @@ Command = (
     | EnrollFingerprint
     | Backfill
     | CountPunches
+    | ResendAfter
     | WriteUser
     | DeleteUser
     | QueryUsers
@@ -161,6 +170,12 @@ def _spell(command: Command, security: bool) -> tuple[str, dict[str, str]]:  # n
             return _people(command, "user" if security else "USERINFO", "Pin" if security else "PIN")
         case EnrollFingerprint() | Backfill() | CountPunches() if security:
             raise CommandNotSupported("Terminals of the security dialect have no such command.")
+        case ResendAfter(number) if security:
+            if number not in _NUMBERS:
+                raise BadCommand("A record's number is 0 or more, and below 2 to the power of 63.")
+            return "ACCOUNT transaction", {"MaxIndex": str(number)}
+        case ResendAfter():
+            raise CommandNotSupported("Terminals of the attendance dialect have no such command.")
         case EnrollFingerprint(pin, finger, overwrite):
             if finger not in _FINGERS:
                 raise BadCommand("A finger is a number from 0 to 9.")

@@ -51,6 +51,8 @@ class Terminal:
     users: list[str] | None = None
     shows: list[str] | None = None
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    #: When its uploads arrive.
+    at: datetime = NOON
 
     @property
     def recipient(self) -> Recipient:
@@ -60,7 +62,7 @@ class Terminal:
         snapshot = DeviceSnapshot(self.device.id, self.device.serial_number, self.device.name, None)
         known = KnownDevice(self.device.tenant_id, snapshot, self.zone)
         body = "".join(line + "\n" for line in lines).encode()
-        reading = ingest.read(known, Upload(self.device.serial_number, table, None, body), NOON)
+        reading = ingest.read(known, Upload(self.device.serial_number, table, None, body), self.at)
         async with self.db.across("ingest", [self.device.tenant_id]) as connection:
             await ingest.accept(connection, [reading])
 
@@ -96,6 +98,13 @@ class Terminal:
         if text.startswith("DATA QUERY USERINFO"):
             await self.upload([f"USER PIN={pin}\tName=Who" for pin in self.shows or self.users or ()], "OPERLOG")
             await self.report(number, "Return=0", schedule)
+            return
+        if text.startswith("ACCOUNT transaction MaxIndex="):
+            after = int(text.partition("=")[2])
+            asked = [line for line in self.holds if int(line.rpartition("=")[2]) > after]
+            if self.sends:
+                await self.upload(asked, "RTLOG")
+            await self.report(number, "Return=0" if self.sends else "Return=-1002", schedule)
             return
         verb, _, period = text.partition(" ATTLOG ")
         times = dict(pair.split("=") for pair in period.split("\t"))
@@ -444,6 +453,93 @@ async def test_a_unit_of_the_security_dialect_is_asked_for_its_totals_alone(
     row = await terminal.row()
     assert row["state"] == "NOT_COUNTED"
     assert "security dialect" in row["reason"]
+
+
+@pytest.fixture
+async def unit(db: Database, make_tenant: MakeTenant) -> Terminal:
+    """Of the security dialect, with a hundred events of the last hundred days; numbers 91 to 94 never came."""
+    device = await make_device(db, (await make_tenant()).tenant_id, dialect="SECURITY")
+    first = datetime.now(UTC).date() - timedelta(days=100)
+    unit = Terminal(db, device)
+    unit.holds = [
+        f"time={first + timedelta(days=n)} 08:00:00\tpin=7\tevent=0\tinoutstatus=0\tindex={n}" for n in range(1, 101)
+    ]
+    await unit.upload([*unit.holds[:90], *unit.holds[94:]], "RTLOG")
+    return unit
+
+
+async def test_a_unit_of_the_security_dialect_sends_again_what_has_a_greater_number_than_the_window(
+    unit: Terminal,
+) -> None:
+    info, account = await unit.round()
+
+    assert info == "INFO"
+    after = int(account.removeprefix("ACCOUNT transaction MaxIndex="))
+    assert 67 <= after <= 70  # the last one before the 31 days of the window
+    assert await unit.stored() == 100
+    row = await unit.row()
+    assert (row["state"], row["round"], row["resent_through"]) == ("COMPLETE", None, 100)
+    assert row["reconciled_at"] is not None
+    assert f"after number {after}" in row["reason"]
+    assert row["due_in"] > timedelta(hours=5)
+
+
+async def test_what_a_unit_has_sent_again_it_is_not_asked_for_a_second_time(unit: Terminal) -> None:
+    await unit.round()
+    assert await unit.round() == ["INFO", "ACCOUNT transaction MaxIndex=100"]
+
+
+async def test_a_unit_whose_memory_began_anew_is_asked_from_its_first_number_on(unit: Terminal) -> None:
+    await unit.round()
+    async with unit.db.across("ingest", [unit.device.tenant_id]) as connection:
+        await connection.execute("UPDATE devices SET generation = 2, generation_at = $1", NOON + timedelta(minutes=1))
+    today = datetime.now(UTC).date()
+    unit.holds = [f"time={today} 0{n}:30:00\tpin=7\tevent=0\tinoutstatus=0\tindex={n}" for n in range(1, 5)]
+
+    # Nothing of the new memory is here: no number to begin at.
+    assert await unit.round() == ["INFO"]
+    assert await unit.state() == "NOT_COUNTED"
+    unit.at = NOON + timedelta(minutes=2)
+    await unit.upload(unit.holds[2:3], "RTLOG")
+
+    assert await unit.round() == ["INFO", "ACCOUNT transaction MaxIndex=0"]
+    assert await unit.stored() == 104
+
+
+async def test_a_unit_that_refuses_to_send_again_says_so_and_is_asked_from_the_same_number_next_time(
+    unit: Terminal,
+) -> None:
+    unit.sends = False
+    told = await unit.round()
+
+    row = await unit.row()
+    assert (row["state"], row["round"], row["reconciled_at"]) == ("NOT_COUNTED", None, None)
+    assert "answered -1002" in row["reason"]
+    unit.sends = True
+    assert await unit.round() == told
+    assert await unit.state() == "COMPLETE"
+
+
+async def test_a_unit_that_does_not_answer_is_asked_once_in_a_round_and_not_for_ever_from_the_same_number(
+    unit: Terminal,
+) -> None:
+    told = []
+    for _ in range(4):
+        await unit.begin()
+        await unit.obey(*(await unit.poll() or ("", "")))
+        told.append((await unit.poll() or ("", ""))[1])
+        async with unit.db.across("ingest", [unit.device.tenant_id]) as connection:
+            # Neither the lease's end nor a new handshake hands it out a second time; then its time is over.
+            await commands.greet(connection, unit.recipient)
+            assert not await commands.waits(connection, unit.recipient)
+            await connection.execute("UPDATE device_commands SET status = 'EXPIRED' WHERE status = 'SENT'")
+        assert await unit.poll() is None
+        row = await unit.row()
+        assert (row["state"], row["round"]) == ("NOT_COUNTED", None)
+        assert "did not answer" in row["reason"]
+
+    assert told[0] == told[1] == told[2]
+    assert told[3] == "ACCOUNT transaction MaxIndex=100"
 
 
 async def test_users_that_the_terminal_has_and_we_do_not_know_are_asked_for(terminal: Terminal) -> None:

@@ -125,3 +125,44 @@ async def test_a_unit_of_the_security_dialect_says_that_it_does_not_count_and_wh
     assert "security dialect" in row["reason"]
     found = await dicts(db, device.tenant_id, "SELECT pin, name FROM terminal_users")
     assert found == [{"pin": "4711", "name": "Who"}]
+
+
+async def test_events_that_a_unit_of_the_security_dialect_withheld_are_fetched_by_their_numbers(
+    server: Server, db: Database, customer: Customer
+) -> None:
+    device = await make_device(db, customer.tenant_id, time_zone="UTC")
+    url = f"http://127.0.0.1:{server.port}/d/{customer.token}"
+    unit = AccessTerminal(device.serial_number, url, speed=40, keep_alive=True)
+    start = unit.wall_time() - timedelta(days=60)
+    for n in range(480):
+        unit.punch(f"{n % 50 + 1:04}", start + timedelta(hours=3 * n))
+    lose(unit, range(400, 407))
+    async with db.across("ingest", [device.tenant_id]) as connection:
+        # The first round waits for the backlog.
+        await connection.execute(
+            "INSERT INTO reconciliations (tenant_id, device_id, state, due_at, tries, excess) "
+            "VALUES ($1, $2, 'UNKNOWN', now() + interval '1 hour', 0, 0)",
+            device.tenant_id,
+            device.id,
+        )
+    async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(unit.run())
+        await unit.drained()
+        [stored] = await dicts(db, device.tenant_id, "SELECT count(*) AS n FROM punches")
+        assert stored == {"n": 473}
+        async with db.across("ingest", [device.tenant_id]) as connection:
+            await connection.execute("UPDATE reconciliations SET due_at = now()")
+        row = await stands(db, device, state="COMPLETE", round=None)
+        unit.stop()
+        await running
+
+    [stored] = await dicts(db, device.tenant_id, "SELECT count(*) AS n, count(DISTINCT raw) AS different FROM punches")
+    assert stored == {"n": 480, "different": 480}
+    assert row["reconciled_at"] is not None
+    assert row["resent_through"] == 480
+    [asked] = [command for _, command, _ in unit.executed if command.startswith("ACCOUNT")]
+    after = int(asked.partition("=")[2])
+    # Only what the window holds was sent again, and each of it once.
+    assert 225 <= after <= 240
+    assert {record.sends for record in unit.records if record.number > after} <= {1, 2}
+    assert {record.sends for record in unit.records if record.number <= after} == {1}

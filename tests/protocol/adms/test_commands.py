@@ -114,7 +114,7 @@ def test_a_command_that_cannot_be_said_is_refused(text: str, fields: dict[str, s
 
 
 NINE, TEN = datetime(2026, 3, 2, 9), datetime(2026, 3, 2, 10, 0, 1)  # noqa: DTZ001  a wall has no zone
-LINES: list[tuple[commands.Command, str, str | None]] = [
+LINES: list[tuple[commands.Command, str | None, str | None]] = [
     (commands.Reboot(), "REBOOT", "CONTROL DEVICE 03000000"),
     (commands.RefreshInfo(), "INFO", "INFO"),
     (commands.UploadNow(), "LOG", "LOG"),
@@ -136,6 +136,7 @@ LINES: list[tuple[commands.Command, str, str | None]] = [
         "VERIFY SUM ATTLOG StartTime=2026-03-02 09:00:00\tEndTime=2026-03-02 10:00:01",
         None,
     ),
+    (commands.ResendAfter(4711), None, "ACCOUNT transaction MaxIndex=4711"),
     (
         commands.WriteUser("0042", "Zoë", "", commands.ADMINISTRATOR),
         "DATA UPDATE USERINFO PIN=0042\tName=Zoë\tPri=14\tCard=",
@@ -158,14 +159,14 @@ LINES: list[tuple[commands.Command, str, str | None]] = [
 
 @pytest.mark.parametrize(("command", "attendance", "security"), LINES)
 def test_a_command_is_spelled_in_the_dialect_of_its_terminal(
-    command: commands.Command, attendance: str, security: str | None
+    command: commands.Command, attendance: str | None, security: str | None
 ) -> None:
-    assert write("7", command) == f"C:7:{attendance}".encode()
-    if security is None:
-        with pytest.raises(CommandNotSupported):
-            write("7", command, security=True)
-    else:
-        assert write("7", command, security=True) == f"C:7:{security}".encode()
+    for spelled, in_security in ((attendance, False), (security, True)):
+        if spelled is None:
+            with pytest.raises(CommandNotSupported):
+                write("7", command, security=in_security)
+        else:
+            assert write("7", command, security=in_security) == f"C:7:{spelled}".encode()
 
 
 def test_a_door_of_a_controller_is_told_in_hexadecimal() -> None:
@@ -185,6 +186,8 @@ def test_a_door_of_a_controller_is_told_in_hexadecimal() -> None:
         commands.EnrollFingerprint("1", -1),
         commands.EnrollFingerprint("1\t2"),
         commands.DeleteUser("1,2"),
+        commands.ResendAfter(-1),
+        commands.ResendAfter(2**63),
         commands.QueryUsers(""),
         commands.WriteUser("1", "Ann\tPri=14"),
         commands.WriteUser("1", "Ann", "1\nC:8:CLEAR DATA"),
