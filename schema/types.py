@@ -338,7 +338,9 @@ class DeviceCompleteness:
     missing: list[MissingPunches] = strawberry.field(
         description="Where it still holds more than it sends; at most 100 periods, in order."
     )
-    reason: str | None = strawberry.field(description="Why it could not be compared.")
+    reason: str | None = strawberry.field(
+        description="Why it could not be compared, or on what COMPLETE rests where nothing was counted."
+    )
 
     @classmethod
     def of(cls, row: reconciliations.Reconciliation) -> DeviceCompleteness:
