@@ -113,6 +113,31 @@ async def test_every_page_can_be_looked_at(
     assert page.problems == []
 
 
+async def test_the_playground_and_the_documentation_can_be_looked_at(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    executable = chromium()
+    places = {"playground": "playground", "docs": "docs/", "docs-quickstart": "docs/guides/quickstart/"}
+    titles = {}
+    async with (
+        opening(database_url, redis_server.url, db, vault) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        for name, path in places.items():
+            await page.open(f"http://127.0.0.1:{office.server.port}/{path}")
+            await page.until("document.readyState === 'complete'")
+            titles[name] = await page.ask("document.title")
+            for size, width in SIZES.items():
+                for dark in (False, True):
+                    picture = f"{name}-{size}-{'dark' if dark else 'light'}.png"
+                    await page.picture(PICTURES / picture, width=width, height=900, dark=dark)
+
+    assert "Playground" in titles["playground"]
+    assert "Quickstart" in titles["docs-quickstart"]
+    assert page.problems == []
+
+
 async def _look(page: browser.Page, name: str, found: dict[str, list[str]]) -> None:
     for size, width in SIZES.items():
         for dark in (False, True):
@@ -177,8 +202,8 @@ async def _sign_up(page: browser.Page, port: int, company: str) -> str:
     await page.open(f"http://127.0.0.1:{port}/dashboard/")
     await page.until("location.pathname === '/dashboard/sign-in'")
     await page.ask("document.querySelector('a[href=\"/dashboard/sign-up\"]').click()")
-    await page.until("location.pathname === '/dashboard/sign-up' && document.readyState === 'complete'")
-    await page.do("Input.insertText", text=company)  # the first field has the focus
+    await page.until("document.activeElement.id === 'company' && document.readyState === 'complete'")
+    await page.do("Input.insertText", text=company)
     await page.ask("document.getElementById('email').value = 'office@atlas.example'")
     await page.ask("document.querySelector('main form').requestSubmit()")
     await page.until("document.getElementById('secret') !== null && document.readyState === 'complete'")
@@ -196,7 +221,7 @@ async def test_a_first_visit_goes_from_the_sign_up_to_the_first_punch_without_le
         home = f"http://127.0.0.1:{office.server.port}"
         key = await _sign_up(page, office.server.port, "Atlas <b>Foods</b>")
         await page.ask("document.querySelector('a.button').click()")
-        await page.until("document.getElementById('serial') !== null && document.readyState === 'complete'")
+        await page.until("document.activeElement.id === 'serial' && document.readyState === 'complete'")
         await page.do("Input.insertText", text="FIRST0001")
         zone = await page.ask("document.getElementById('zone').value")
         await page.ask("document.getElementById('zone').value = 'UTC'")
@@ -338,7 +363,8 @@ async def test_a_device_is_added_by_keyboard_and_mouse_and_its_first_contact_is_
     ):
         await enter(page, office)
         await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/devices/add")
-        await page.do("Input.insertText", text="NEWDOOR1")  # the first field has the focus
+        await page.until("document.activeElement.id === 'serial'")
+        await page.do("Input.insertText", text="NEWDOOR1")
         await page.ask("document.getElementById('name').value = 'New door'")
         await page.ask("document.getElementById('zone').value = 'UTC'")
         await page.ask("document.querySelector('main form').requestSubmit()")
