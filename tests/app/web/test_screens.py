@@ -125,13 +125,14 @@ async def test_the_playground_and_the_documentation_can_be_looked_at(
         browser.browsing(executable, tmp_path / "profile") as page,
     ):
         for name, path in places.items():
-            await page.open(f"http://127.0.0.1:{office.server.port}/{path}")
-            await page.until("document.readyState === 'complete'")
-            titles[name] = await page.ask("document.title")
             for size, width in SIZES.items():
                 for dark in (False, True):
-                    picture = f"{name}-{size}-{'dark' if dark else 'light'}.png"
-                    await page.picture(PICTURES / picture, width=width, height=900, dark=dark)
+                    picture = PICTURES / f"{name}-{size}-{'dark' if dark else 'light'}.png"
+                    await page.picture(picture, width=width, height=900, dark=dark)  # they look once, when opened
+                    await page.open(f"http://127.0.0.1:{office.server.port}/{path}")
+                    await page.until("document.readyState === 'complete'")
+                    await page.picture(picture, width=width, height=900, dark=dark)
+            titles[name] = await page.ask("document.title")
 
     assert "Playground" in titles["playground"]
     assert "Quickstart" in titles["docs-quickstart"]
