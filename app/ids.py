@@ -38,7 +38,7 @@ def new() -> UUID:
 
 def floor(at: datetime) -> UUID:
     """Not greater than any UUIDv7 made at that moment or later, by the same clock."""
-    return UUID(int=int(at.timestamp() * 1000) << 80)
+    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
 def show(prefix: Prefix, value: UUID) -> str:

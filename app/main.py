@@ -25,7 +25,7 @@ from app.domain import command_feed, outbox
 from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import KeyRing
-from app.errors import doc_url
+from app.errors import AppError, doc_url
 from app.settings import Settings
 from app.vault import Vault
 from app.web import assets, dashboard, health, pages, playground, schemas
@@ -77,7 +77,7 @@ class Application:
                 *dashboard.routes(desk),
             ],
             lifespan=self._lifespan,
-            exception_handlers={HTTPException: self._page_error},
+            exception_handlers={HTTPException: self._page_error, AppError: self._page_error},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,8 +109,10 @@ class Application:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
         codes = {404: "not_found", 405: "method_not_allowed"}
         code = codes.get(status, "bad_request" if status < 500 else "internal_error")
-        name = request_id()
         message = "There is nothing here." if status == 404 else "This cannot be answered."
+        if isinstance(exc, AppError):
+            status, code, message = exc.status, exc.code, exc.message
+        name = request_id()
         error: dict[str, Any] = {
             "code": code,
             "message": message,

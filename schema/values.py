@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final, NewType
 
@@ -23,6 +23,7 @@ from app.domain.placements import PlacementState
 from app.domain.reconciliations import Completeness
 from app.domain.replays import ReplayStatus
 from app.domain.tenants import Plan
+from protocol.adms import clock
 from protocol.adms.codes import Direction, VerifyMode
 
 #: A wall-clock reading: a datetime without zone.
@@ -33,11 +34,11 @@ _LOCAL: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 
 
 def read_instant(text: Any) -> datetime:
-    """RFC 3339 with any offset, as an aware datetime in UTC."""
+    """RFC 3339 with any offset, as an aware datetime in UTC; within what every zone can show."""
     try:
         if isinstance(text, str) and _INSTANT.fullmatch(text):
-            return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
+            return clock.within_calendar(datetime.fromisoformat(text.upper()))
+    except ValueError:
         pass
     raise GraphQLError("A DateTime is an instant in RFC 3339, such as 2026-03-01T07:00:04.120Z.")
 

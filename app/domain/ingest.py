@@ -159,7 +159,7 @@ def _read_attlog(reading: Reading, upload: Upload, drift: timedelta) -> None:
     device = reading.device
     batch = records.read_attlog(upload.body)
     reading.count = batch.record_count
-    reading.rejected += [Rejected("ATTLOG", line.reason, line.raw) for line in batch.unreadable]
+    reading.rejected += _rejected("ATTLOG", batch.unreadable)
     received_at, zone_name = reading.received_at, device.zone.key
     old = codes.is_old(device.push_version)
     if batch.records:
@@ -226,6 +226,12 @@ class _Suspicion:
         )
 
 
+def _rejected(table: str, lines: Sequence[records.UnreadableLine]) -> list[Rejected]:
+    """A template in the wrong place is none the less a template."""
+    kept = records.redact_lines([line.raw for line in lines])
+    return [Rejected(table, line.reason, raw) for line, raw in zip(lines, kept, strict=True)]
+
+
 def _read_rows(reading: Reading, upload: TableUpload, drift: timedelta) -> None:
     table = upload.table.upper()
     if table == "TRANSACTION" and upload.kind == "tabledata":
@@ -247,7 +253,7 @@ def _read_events(reading: Reading, table: str, body: bytes, drift: timedelta) ->
     device, received_at = reading.device, reading.received_at
     batch = security.read_events(body)
     reading.count = batch.record_count
-    reading.rejected += [Rejected(table, line.reason, line.raw) for line in batch.unreadable]
+    reading.rejected += _rejected(table, batch.unreadable)
     if batch.records:
         newest = batch.records[-1]
         _measure(reading, newest.wall_time)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from contextlib import suppress
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import telemetry
 from app.broadcast import Bell
 from app.database import Database
 from app.domain import deliveries
+from app.domain.keys import Unauthenticated
 from app.errors import ServiceUnavailable
 from app.settings import Settings
+
+#: Seconds after which a database that says nothing is as good as away.
+PATIENCE: Final = 3.0
 
 
 def routes(settings: Settings, db: Database, bell: Bell) -> list[Route]:
@@ -26,8 +32,9 @@ def routes(settings: Settings, db: Database, bell: Bell) -> list[Route]:
 
     async def ready(_: Request) -> Response:
         try:
-            await db.ping()
-        except ServiceUnavailable:
+            async with asyncio.timeout(PATIENCE):
+                await db.ping()
+        except (ServiceUnavailable, TimeoutError):
             return JSONResponse({"status": "unavailable", "database": "away"}, status_code=503)
         if not bell.healthy:
             return JSONResponse({"status": "degraded", "database": "ok", "redis": "away"})
@@ -37,7 +44,7 @@ def routes(settings: Settings, db: Database, bell: Bell) -> list[Route]:
         token = settings.metrics_token.get_secret_value() if settings.metrics_token else ""
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not token or not hmac.compare_digest(given.encode(), token.encode()):
-            return PlainTextResponse("Bearer token required: set PUNCHCONNECT_METRICS_TOKEN and send it.", 401)
+            raise Unauthenticated("Send the PUNCHCONNECT_METRICS_TOKEN as `Authorization: Bearer …`.")
         with suppress(ServiceUnavailable):  # the other numbers are worth having then
             async with db.across("work") as connection:
                 await deliveries.watch(connection)

@@ -20,9 +20,12 @@ from protocol.adms.errors import BadTime
 
 _WALL_ZERO = datetime(1970, 1, 1)  # noqa: DTZ001 (a wall time has no zone)
 _UTC_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
-_LATEST = datetime.max.replace(tzinfo=UTC)
+#: A day within the ends of the calendar, so that every zone has a wall time for them and no database takes them for
+#: infinity.
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, 23, 59, 59, tzinfo=UTC)
 _DAY = timedelta(days=1)
+_FIRST, _LAST = datetime(1, 1, 3), datetime(9999, 12, 29)  # noqa: DTZ001
 _YEAR_0 = 2000
 _SECONDS = 86400
 
@@ -30,7 +33,7 @@ _SECONDS = 86400
 def instant(wall: datetime, zone: ZoneInfo) -> datetime:
     """The instant, aware and in UTC, at which a wall in `zone` showed the naive `wall`, by the rule above.
 
-    Beyond the first and last year it stops at the earliest and latest instant there is.
+    At the ends of the calendar it stops at EARLIEST and LATEST.
     """
     if wall.fold:
         wall = wall.replace(fold=0)
@@ -49,10 +52,17 @@ def nearest(wall: datetime, zone: ZoneInfo, at: datetime) -> datetime:
 
 def at_offset(wall: datetime, offset: timedelta) -> datetime:
     """Like `instant`, for a wall whose distance from UTC is known: positive east of Greenwich."""
-    try:
+    if _FIRST < wall < _LAST:
         return _UTC_ZERO + (wall - _WALL_ZERO - offset)
+    return EARLIEST if wall <= _FIRST else LATEST
+
+
+def within_calendar(at: datetime) -> datetime:
+    """An aware instant in UTC, moved to EARLIEST or LATEST where it lies beyond them."""
+    try:
+        return min(max(at.astimezone(UTC), EARLIEST), LATEST)
     except OverflowError:
-        return _EARLIEST if offset > timedelta() else _LATEST
+        return EARLIEST if at.year <= 1 else LATEST
 
 
 def wall_time(at: datetime, zone: tzinfo) -> datetime:

@@ -12,7 +12,7 @@ not fit goes through `_careful`, which knows every variant. Both give the same a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -536,15 +536,26 @@ def redact(table: str, body: bytes) -> Redacted:
         return Redacted(body, 0)
     if is_biometric(table) or body.startswith(_GZIP) or _JPEG in body:
         return Redacted(b"", count_records(table, body))
-    kept, discarding, discarded = [], False, 0
-    for line in body.split(b"\n"):
+    lines = body.split(b"\n")
+    kept = [line for line, secret in zip(lines, _biometric(lines), strict=True) if not secret]
+    clean = b"\n".join(kept)
+    return Redacted(clean if table.upper() == "OPTIONS" else _PASSWORD.sub(rb"\1", clean), len(lines) - len(kept))
+
+
+def redact_lines(lines: Sequence[bytes]) -> list[bytes]:
+    """Lines that nobody could read, as they may be kept: nothing of a biometric one, and no passwords."""
+    return [
+        b"" if secret or _JPEG in line or line.startswith(_GZIP) else _PASSWORD.sub(rb"\1", line)
+        for line, secret in zip(lines, _biometric(lines), strict=True)
+    ]
+
+
+def _biometric(lines: Iterable[bytes]) -> Iterator[bool]:
+    discarding = False
+    for line in lines:
         # A line without TAB and space after a template is the rest of it, wrapped.
         discarding = _is_biometric_line(line.strip(_ENDS)) or (discarding and not re.search(rb"[\t ]|^\s*$", line))
-        discarded += discarding
-        if not discarding:
-            kept.append(line)
-    clean = b"\n".join(kept)
-    return Redacted(clean if table.upper() == "OPTIONS" else _PASSWORD.sub(rb"\1", clean), discarded)
+        yield discarding
 
 
 def _is_biometric_line(line: bytes) -> bool:

@@ -120,7 +120,7 @@ class Visit:
 
     def asked(self, name: str) -> str:
         """A parameter of the query string, likewise."""
-        return self.request.query_params.get(name, "").strip()
+        return self.request.query_params.get(name, "").replace("\0", "\ufffd").strip()
 
     def id(self, prefix: ids.Prefix) -> UUID:
         """The id in the path."""
