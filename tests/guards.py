@@ -311,8 +311,8 @@ GUARDS = (
         "protocol/adms/records.py",
         [
             (
-                'return Redacted(clean if table.upper() == "OPTIONS" else _PASSWORD.sub(rb"\\1", clean), discarded)',
-                "return Redacted(clean, discarded)",
+                'return Redacted(clean if table.upper() == "OPTIONS" else _PASSWORD.sub(rb"\\1", clean), ',
+                "return Redacted(clean, ",
             )
         ],
         [AT_ICLOCK + "the_operation_log_is_kept_without_its_passwords"],
@@ -320,11 +320,28 @@ GUARDS = (
     Guard(
         "templates and photos are thrown away",
         "protocol/adms/records.py",
-        [("        if not discarding:\n            kept.append(line)\n", "        kept.append(line)\n")],
+        [("_biometric(lines), strict=True) if not secret]\n", "_biometric(lines), strict=True)]\n")],
         [
             AT_ICLOCK + "templates_and_photos_are_counted_and_thrown_away",
             AT_CORPUS + "of_templates_photos_and_passwords_nothing_is_kept",
         ],
+    ),
+    Guard(
+        "templates and passwords in the wrong table are not shown",
+        "app/domain/ingest.py",
+        [
+            (
+                "    kept = records.redact_lines([line.raw for line in lines])\n",
+                "    kept = [line.raw for line in lines]\n",
+            )
+        ],
+        ["tests/app/web/test_odd_input.py::test_templates_and_passwords_in_the_wrong_table_are_not_shown"],
+    ),
+    Guard(
+        "an instant stays within the calendar",
+        "protocol/adms/clock.py",
+        [("    return EARLIEST if wall <= _FIRST else LATEST\n", "    return (wall - offset).replace(tzinfo=UTC)\n")],
+        ["tests/app/web/test_odd_input.py::test_a_punch_from_the_ends_of_the_calendar_stands_in_nobodys_way"],
     ),
     # ── bounds ───────────────────────────────────────────────────────────────────────────────────────
     Guard(
