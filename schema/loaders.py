@@ -52,7 +52,15 @@ class Loader(DataLoader[A, T]):
 
     def begin(self, key: A) -> asyncio.Future[T]:
         """The same, for who waits for many and never gives up: one future for all that ask for the key."""
-        return cast("asyncio.Future[T]", super().load(key))
+        future = cast("asyncio.Future[T]", super().load(key))
+        future.add_done_callback(_heard)
+        return future
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    """What was loaded ahead and failed may find nobody who asks for it: that is no news for the log."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Loaders:
