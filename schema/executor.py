@@ -93,6 +93,23 @@ class _Step:
     inner: list[_Step] | None = None
 
 
+@dataclass(slots=True)
+class _Listed:
+    """What the items of one list have in common."""
+
+    item_type: Any
+    details: Any
+    info: Any
+    path: Path
+    #: What is selected of each, if they are objects.
+    plan: list[_Step] | None = None
+
+    @property
+    def kind(self) -> Any:
+        """Their type, whether or not they may be null."""
+        return self.item_type.of_type if isinstance(self.item_type, GraphQLNonNull) else self.item_type
+
+
 class Executor(StrawberryGraphQLCoreExecutionContext):
     """Made for each operation."""
 
@@ -116,20 +133,48 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self, item_type: Any, field_details_list: Any, info: Any, path: Path, items: Any, position_context: Any
     ) -> Any:
         """A list, once all that can be loaded ahead is there."""
-        complete = super().complete_iterable_value
-        kind = item_type.of_type if isinstance(item_type, GraphQLNonNull) else item_type
-        if type(items) is list and isinstance(kind, GraphQLObjectType):
+        if type(items) is not list:
+            return super().complete_iterable_value(item_type, field_details_list, info, path, items, position_context)
+        listed = _Listed(item_type, field_details_list, info, path)
+        if isinstance(listed.kind, GraphQLObjectType):
             waiting: set[asyncio.Future[Any]] = set()
-            self._load(self._plan(kind, self.collect_subfields(kind, field_details_list)[0]), items, waiting)
+            listed.plan = self._plan(listed.kind, self.collect_subfields(listed.kind, field_details_list)[0])
+            self._load(listed.plan, items, waiting)
             if waiting:
 
                 async def after() -> Any:
                     await asyncio.wait(waiting)  # what went wrong is for whoever asks for it
-                    done = complete(item_type, field_details_list, info, path, items, position_context)
+                    done = self._items(items, listed)
                     return await done if self.is_awaitable(done) else done
 
                 return after()
-        return complete(item_type, field_details_list, info, path, items, position_context)
+        return self._items(items, listed)
+
+    def gather_async_work(self, values: Sequence[Awaitable[Any]]) -> Awaitable[list[Any]]:
+        """The results of all; the first exception, once the others have been cancelled and have ended."""
+        return _gather(values)
+
+    def _items(self, items: list[Any], listed: _Listed) -> Any:
+        results: list[Any] = []
+        waiting: list[int] = []
+        try:
+            for index, item in enumerate(items):
+                self._item(item, Path(listed.path, index, None), listed, results)
+                if self.is_awaitable(results[-1]):
+                    waiting.append(index)
+        except Exception:
+            begun = [*(results[index] for index in waiting), *filter(self.is_awaitable, items[len(results) :])]
+            if begun:
+                self.settle_in_background(begun)
+            raise
+        return self._all(results, waiting) if waiting else results
+
+    def _item(self, item: Any, path: Path, listed: _Listed, results: list[Any]) -> None:
+        kind, details = listed.item_type, listed.details
+        if self.is_awaitable(item):
+            results.append(self.complete_awaitable_list_item_value(item, kind, details, listed.info, path, None))
+            return
+        self.complete_list_item_value(item, results, kind, details, listed.info, path, None)
 
     def _plan(self, parent: GraphQLObjectType, fields: Any) -> list[_Step]:
         known = self._plans.get(id(fields))
@@ -192,12 +237,13 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
             raise
         return self._all(results, waiting) if waiting else results
 
-    async def _all(self, results: dict[str, Any], waiting: list[str]) -> dict[str, Any]:
+    async def _all(self, results: Any, waiting: Sequence[Any]) -> Any:
+        """Fields or items, with what was waited for in its places."""
         if len(waiting) == 1:
             results[waiting[0]] = await results[waiting[0]]
-        else:
-            done = await self.gather_async_work([results[name] for name in waiting])
-            results.update(zip(waiting, done, strict=True))
+            return results
+        for place, done in zip(waiting, await _gather([results[place] for place in waiting]), strict=True):
+            results[place] = done
         return results
 
     def _field(self, parent: GraphQLObjectType, source: Any, path: Path, step: _Step) -> Any:
@@ -259,6 +305,33 @@ def _fits(value: Any, way: Way) -> bool:
     if value is None:
         return way.nullable
     return way.origin is None or type(value) is way.origin
+
+
+async def _gather(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
+    """The results of all; the first exception, once the others have been cancelled and have ended.
+
+    Unlike asyncio's, it hands on a cancellation only when it runs itself, which is after all of them have begun. A task
+    that is cancelled before its first step drops the coroutines that it was given, and Python warns of each.
+    """
+    tasks = [asyncio.ensure_future(one) for one in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done():
+                task.result()
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+            task.add_done_callback(_heard)
+        await asyncio.wait(tasks)
+        raise
+    return [task.result() for task in tasks]
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    """One exception is raised; the others are no news for the log."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Rest:

@@ -22,6 +22,17 @@ GUARDS: tuple[Guard, ...] = (
         [AT_EXECUTOR + "an_object_of_another_class_is_not_taken_for_one_of_this_type"],
     ),
     Guard(
+        "executor: what is given up has begun, or Python warns of it",
+        EXECUTOR,
+        [
+            (
+                "await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)\n        for",
+                "await asyncio.gather(*tasks)\n        for",
+            )
+        ],
+        [AT_EXECUTOR + "whenever_an_operation_is_given_up_or_breaks_nothing_of_it_is_left_unawaited"],
+    ),
+    Guard(
         "loaders: nobody is cancelled with another",
         LOADERS,
         [("return asyncio.shield(self.begin(key))", "return self.begin(key)")],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import random
+import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -304,3 +306,32 @@ async def test_what_a_list_leads_to_is_asked_for_once_and_before_its_first_objec
 
     assert result.data == {"branches": [{"leaves": [{"word": f"word {number}"} for number in (4, 5, 6)]}]}
     assert context.asked == [[4, 5, 6]]
+
+
+@pytest.mark.parametrize("ticks", range(24))
+async def test_whenever_an_operation_is_given_up_or_breaks_nothing_of_it_is_left_unawaited(ticks: int) -> None:
+    leaves = [make_leaf_of(random.Random(0)) for _ in range(3)]
+    context = Odd.of([Branch(leaf=None, strict=leaves[0], leaves=leaves)] * 3, {"a": leaves[0]})
+    document = parse(
+        "{ a: branch { leaves { slow loud } strict { slow again: slow } linked { slow word strictWord } } "
+        "b: branch { leaves { slow word again: slow } } branches { leaves { slow again: slow } linked { slow word } } "
+        "c: branch { leaves { slow } linked { slow again: slow word } strict { broken again: broken } } }"
+    )
+    core = strawberry.Schema(Query)._schema
+
+    async def answer() -> None:
+        done: Any = execute(core, document, context_value=context, executor_class=Executor)
+        await done
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        task = asyncio.create_task(answer())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _ in range(16):
+            await asyncio.sleep(0)
+        gc.collect()
+
+    assert [str(one.message) for one in warned] == []
