@@ -430,9 +430,12 @@ class Device(Node):
         loaders = info.context.loaders
         strangers = await loaders.unknown_pins.load(self.key)
         rejected = await loaders.with_rejected.load(self.key)
-        compared = await loaders.reconciliations.load(self.key)
-        lacking = compared is not None and compared.state == Completeness.MISSING
-        noted = {"unknown_users": strangers, "rejected_records": rejected, "count_mismatch": lacking}
+        counted = await loaders.reconciliations.load(self.key)
+        noted = devices.Noted(
+            unknown_users=bool(strangers),
+            rejected_records=bool(rejected),
+            count_mismatch=counted is not None and counted.state == Completeness.MISSING,
+        )
         return devices.flags(self.row, now(), drift=info.context.settings.clock_drift, noted=noted)
 
     @resolved("Whether it is in touch.")

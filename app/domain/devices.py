@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -187,13 +187,23 @@ def connection_state(last_seen_at: datetime | None, at: datetime, delay: timedel
     return DeviceConnectionState.OFFLINE if late else DeviceConnectionState.ONLINE
 
 
-def flags(device: Device, at: datetime, *, drift: timedelta, noted: Mapping[str, Any]) -> list[str]:
-    """What an operator should look at: by the device itself, and by `noted`, what other tables tell of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """What other tables tell of a device; the names are the flags'."""
+
+    #: Users on it whom nobody knows, records of it that could not be read, and counts that differ after a reconciliation.
+    unknown_users: bool
+    rejected_records: bool
+    count_mismatch: bool
+
+
+def flags(device: Device, at: datetime, *, drift: timedelta, noted: Noted) -> list[str]:
+    """What an operator should look at: by the device itself, and by what other tables tell of it."""
     shown = {
         profiles.CLOCK_DRIFT: profiles.is_off(device.clock_skew_ms, drift),
         profiles.TWO_SOURCES: _lately(device.two_sources_at, at, profiles.TWO_SOURCES_SHOWN),
         profiles.RESET_DETECTED: _lately(device.generation_at, at, profiles.RESET_SHOWN),
-        **noted,
+        **asdict(noted),
     }
     return [*device.flags, *(flag for flag, is_so in shown.items() if is_so)]
 

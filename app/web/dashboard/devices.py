@@ -31,6 +31,7 @@ from app.domain.contacts import Contact
 from app.domain.devices import DeviceStatus
 from app.domain.events import Logged
 from app.domain.punches import PunchView
+from app.domain.reconciliations import Completeness
 from app.domain.tables import now
 from app.errors import InvalidInput
 from app.web.dashboard.desk import Desk, Visit
@@ -135,10 +136,8 @@ async def _one(visit: Visit) -> Response:
         site = (await sites.by_ids(session, visit.tenant_id, [device.site_id])) if device.site_id else {}
         stored = (await punches.count_by_device(session, visit.tenant_id, [device.id])).get(device.id, 0)
         latest = (await punches.page(session, visit.tenant_id, asked)).rows if visit.may("punches:read") else []
-        noted = {
-            "unknown_users": (await terminal_users.unknown_pins(session, visit.tenant_id, [device.id])).get(device.id),
-            "rejected_records": (await records.with_rejected(session, visit.tenant_id, [device.id])).get(device.id),
-        }
+        strangers = await terminal_users.unknown_pins(session, visit.tenant_id, [device.id])
+        rejected = await records.with_rejected(session, visit.tenant_id, [device.id])
         told = (await commands.page(session, visit.tenant_id, _commands_of(device.id))).rows
         met = await contacts.timeline(session, visit.tenant_id, device.id, TIMELINE)
         counted = (await reconciliations.by_devices(session, visit.tenant_id, [device.id])).get(device.id)
@@ -147,6 +146,11 @@ async def _one(visit: Visit) -> Response:
             if visit.may("devices:write")
             else None
         )
+    noted = devices.Noted(
+        unknown_users=bool(strangers.get(device.id)),
+        rejected_records=bool(rejected.get(device.id)),
+        count_mismatch=counted is not None and counted.state == Completeness.MISSING,
+    )
     return visit.show(
         "device.html",
         device=device,

@@ -322,6 +322,20 @@ async def test_retiring_a_device_takes_its_commands_back(inside: Office) -> None
     assert '<span class="tag cancelled">cancelled</span>' in page
 
 
+async def test_what_other_tables_tell_of_a_device_is_flagged_on_its_page(inside: Office, db: Database) -> None:
+    link = Link(f"http://127.0.0.1:{inside.server.port}/d/{inside.tenant.enrollment_token}")
+    await link.post(f"/iclock/cdata?SN={SERIAL}&table=ATTLOG&Stamp=9999", b"nothing that anybody could read\n")
+    async with db.across("ingest", [inside.tenant.tenant.id]) as connection:
+        await connection.execute(
+            "INSERT INTO reconciliations (tenant_id, device_id, state, due_at, tries, excess, remainders) "
+            "SELECT tenant_id, id, 'MISSING', now() + interval '1 hour', 0, 0, '[]' FROM devices"
+        )
+
+    page = (await inside.http.get(f"/dashboard/devices/{inside.device_id}")).text
+
+    assert "<dt>Flags</dt><dd>rejected_records, count_mismatch</dd>" in page
+
+
 async def test_a_stranger_that_knocks_can_be_approved(inside: Office) -> None:
     link = Link(f"http://127.0.0.1:{inside.server.port}/d/{inside.tenant.enrollment_token}")
     await link.get("/iclock/cdata?SN=STRANGER1&options=all&pushver=2.4.1")
