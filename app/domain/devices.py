@@ -191,7 +191,7 @@ def connection_state(last_seen_at: datetime | None, at: datetime, delay: timedel
 class Noted:
     """What other tables tell of a device; the names are the flags'."""
 
-    #: Users on it whom nobody knows, records of it that could not be read, and counts that differ after a reconciliation.
+    #: Users on it whom nobody knows, records of it that nobody could read, counts that still differ after a round.
     unknown_users: bool
     rejected_records: bool
     count_mismatch: bool

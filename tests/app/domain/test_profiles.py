@@ -299,4 +299,12 @@ def test_a_device_shows_its_flags_for_a_while(
 ) -> None:
     device = Device(serial_number="X", name="X", **fields)
 
-    assert devices.flags(device, after(**later), drift=BOUND, noted={}) == flags
+    assert (
+        devices.flags(
+            device,
+            after(**later),
+            drift=BOUND,
+            noted=devices.Noted(unknown_users=False, rejected_records=False, count_mismatch=False),
+        )
+        == flags
+    )
