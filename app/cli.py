@@ -231,7 +231,7 @@ async def simulate(
         What they speak: attendance, security, or both in turn.
     quirks
         Oddities of their firmware, separated by spaces: no-final-newline, crlf, zero-based, stamp-ignored, gb18030,
-        windows-1256, resend-all.
+        windows-1256, resend-all, packets.
     """
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

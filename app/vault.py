@@ -55,13 +55,21 @@ class Vault:
 
     def seal(self, secret: str, *, owner: UUID, purpose: str) -> bytes:
         """Encrypted; opens again only for the same owner and purpose."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return _VERSION + nonce + self._sealing.encrypt(nonce, secret.encode(), self._context(owner, purpose))
+        return self.seal_bytes(secret.encode(), owner=owner, purpose=purpose)
 
     def open(self, sealed: bytes, *, owner: UUID, purpose: str) -> str:
         """What `seal` took. Raises cryptography's InvalidTag for another owner, purpose or key."""
-        nonce, text = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
-        return self._sealing.decrypt(nonce, text, self._context(owner, purpose)).decode()
+        return self.open_bytes(sealed, owner=owner, purpose=purpose).decode()
+
+    def seal_bytes(self, secret: bytes, *, owner: UUID, purpose: str) -> bytes:
+        """The same of what is no text."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return _VERSION + nonce + self._sealing.encrypt(nonce, secret, self._context(owner, purpose))
+
+    def open_bytes(self, sealed: bytes, *, owner: UUID, purpose: str) -> bytes:
+        """What `seal_bytes` took. Raises cryptography's InvalidTag for another owner, purpose or key."""
+        nonce, secret = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+        return self._sealing.decrypt(nonce, secret, self._context(owner, purpose))
 
     def recognise(self, secret: str) -> bytes:
         """A keyed hash: enough to find a high-entropy secret again, useless without our key."""

@@ -29,13 +29,14 @@ from app.errors import InvalidInput
 #: Strangers that may wait in one tenant's list; the next one is refused without being listed.
 PENDING_BOUND: Final = 1000
 
-_FIND: Final = f"""
+_ROW: Final = f"""
 SELECT d.id, d.serial_number, d.name, d.site_id, coalesce(d.time_zone, s.time_zone), d.status, d.registered,
        $3 = ANY (d.bound_addresses), d.sought_address, d.push_version, d.announced_type,
        d.muted, d.dialect, {", ".join(f"d.{column}" for column in profiles.COLUMNS)}
 FROM devices d LEFT JOIN sites s ON s.tenant_id = d.tenant_id AND s.id = d.site_id
-WHERE d.tenant_id = $1 AND d.serial_number = $2 AND d.status <> 'RETIRED'
-"""  # noqa: S608  only our own column names
+WHERE d.tenant_id = $1"""  # noqa: S608  only our own column names
+_FIND: Final = _ROW + " AND d.serial_number = $2 AND d.status <> 'RETIRED'"
+_OF_ID: Final = _ROW + " AND d.id = $2"
 
 
 async def tenant_of_address(connection: Connection, address_hash: bytes) -> UUID | None:
@@ -66,11 +67,9 @@ async def knock(connection: Connection, tenant_id: UUID, serial: str, address: A
     if row is None:
         await _list_stranger(connection, tenant_id, serial, address)
         return Knock(None)
-    device_id, serial_number, name, site_id, zone_name, status, registered, bound, sought, *others = row
-    said = (*others[:4], profiles.watched(others[4:]))
-    snapshot = DeviceSnapshot(device_id, serial_number, name, site_id)
+    device_id, _, _, _, zone_name, status, registered, bound, sought, *_ = row
     if status == DeviceStatus.PENDING and registered and zone_name:
-        known = KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), *said)
+        known = _known(tenant_id, row)
         return Knock(known, await _bind(connection, known, address))
     if status != DeviceStatus.ACTIVE or not bound or not zone_name:
         if not bound and sought != address:
@@ -81,7 +80,20 @@ async def knock(connection: Connection, tenant_id: UUID, serial: str, address: A
                 address.value,
             )
         return Knock(None)
-    return Knock(KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name), *said))
+    return Knock(_known(tenant_id, row))
+
+
+async def known(connection: Connection, tenant_id: UUID, device_id: UUID) -> KnownDevice | None:
+    """A device by its id, whatever became of it since it was heard. Purpose "ingest"."""
+    row = await connection.fetchrow(_OF_ID, tenant_id, device_id, Address.OWN.value)
+    return None if row is None else _known(tenant_id, row)
+
+
+def _known(tenant_id: UUID, row: Sequence[Any]) -> KnownDevice:
+    device_id, serial_number, name, site_id, zone_name, _, _, _, _, *others = row
+    snapshot = DeviceSnapshot(device_id, serial_number, name, site_id)
+    said = (*others[:4], profiles.watched(others[4:]))
+    return KnownDevice(tenant_id, snapshot, ZoneInfo(zone_name or "UTC"), *said)
 
 
 async def _bind(connection: Connection, known: KnownDevice, address: Address) -> list[Logged]:

@@ -362,7 +362,7 @@ ORDER BY c.id LIMIT 1
 _NUMBER: Final = "SELECT max(number) + 1 FROM device_commands WHERE tenant_id = $1 AND device_id = $2"
 _HAND_OUT: Final = """
 UPDATE device_commands
-SET status = 'SENT', number = $3, sent_at = now(), moved_at = clock_timestamp(), lease_until = now() + $4
+SET status = 'SENT', number = $3, sent_at = now(), moved_at = clock_timestamp(), lease_until = now() + $4, output = NULL
 WHERE tenant_id = $1 AND id = $2
 """
 ONCE: Final = [name for name, kind in KINDS.items() if not kind.again]
@@ -487,6 +487,20 @@ async def settle(connection: Connection, recipient: Recipient, results: Sequence
         else:
             await connection.execute(_LATE, tenant_id, command_id, code, output)
     return Settled(len(rows) == len(results), over, logged)
+
+
+async def remark(connection: Connection, tenant_id: UUID, device_id: UUID, number: str, said: str | None) -> None:
+    """Note on a command that is out why nothing came of it so far; it shows should the command expire. Purpose
+    "ingest", under the device's lock. A number that is none of ours is no error."""
+    if number.isascii() and number.isdigit() and int(number) < 2**63:
+        await connection.execute(
+            "UPDATE device_commands SET output = $4 "
+            "WHERE tenant_id = $1 AND device_id = $2 AND number = $3 AND status = 'SENT'",
+            tenant_id,
+            device_id,
+            int(number),
+            said,
+        )
 
 
 def _succeeded(kind: str, code: int) -> bool:

@@ -226,6 +226,12 @@ class _Suspicion:
         )
 
 
+def loose(device: KnownDevice, received_at: datetime, table: str, parts: Sequence[bytes], reason: str) -> Reading:
+    """Parts of rows of which the rest never came, to be kept."""
+    lines = [records.UnreadableLine(part, reason) for part in parts]
+    return Reading(device, received_at, rejected=_rejected(table.upper()[:64], lines))
+
+
 def _rejected(table: str, lines: Sequence[records.UnreadableLine]) -> list[Rejected]:
     """A template in the wrong place is none the less a template."""
     kept = records.redact_lines([line.raw for line in lines])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.domain import (
+    answers,
     audit,
     biometrics,
     commands,
@@ -18,6 +19,7 @@ from app.domain import (
     punches,
     reconciliations,
     records,
+    replays,
     signups,
     sites,
     tenants,
@@ -40,11 +42,13 @@ TABLES = (
     punches.Punch,
     records.KeptUpload,
     records.RejectedRecord,
+    answers.AnswerPacket,
     events.FeedHead,
     events.Event,
     endpoints.Endpoint,
     deliveries.Delivery,
     deliveries.Attempt,
+    replays.Replay,
     idempotency.IdempotencyKey,
     audit.AuditEntry,
 )

@@ -12,6 +12,9 @@ from app.simulator.terminal import Terminal, read_fields
 from protocol.adms import clock as adms_clock
 from protocol.adms.errors import BadTime
 
+#: In a packet of an answer, where it comes in several.
+_PACKET_BYTES = 100
+
 
 class AccessTerminal(Terminal):
     """A unit of the security dialect: it registers, sends its punches as events, and tells of its state.
@@ -102,6 +105,10 @@ class AccessTerminal(Terminal):
             f"\tprivilege={user.get('Pri', '0')}"
             for n, user in enumerate(found, 1)
         ]
-        query = f"type=tabledata&cmdid={command_id}&tablename=user&count={len(rows)}&packcnt=1&packidx=1"
-        await self._ask("POST", f"/iclock/querydata?SN={self._sn}&{query}", self._body(rows), expects=b"user=")
+        body, most = self._body(rows), _PACKET_BYTES if Quirk.PACKETS in self.quirks else 2**24
+        packets = [body[start : start + most] for start in range(0, len(body), most)] or [b""]
+        query = f"type=tabledata&cmdid={command_id}&tablename=user&count={len(rows)}&packcnt={len(packets)}"
+        for number, packet in enumerate(packets, 1):
+            target = f"/iclock/querydata?SN={self._sn}&{query}&packidx={number}"
+            await self._ask("POST", target, packet, expects=b"user=")
         self.executed.append((command_id, command, len(rows)))

@@ -37,6 +37,7 @@ class Quirk(StrEnum):
     GB18030 = "gb18030"  # names, in both directions
     WINDOWS_1256 = "windows-1256"
     RESEND_ALL = "resend-all"  # everything it holds, after each handshake
+    PACKETS = "packets"  # the answer to a query comes in several, cut wherever they are full; security dialect only
 
 
 @dataclass(slots=True, eq=False)

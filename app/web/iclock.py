@@ -21,7 +21,8 @@ import structlog
 
 from app import telemetry
 from app.database import Database
-from app.domain import bindings, claims, commands, ingest, placements, presence, profiles, reconciliations
+from app.domain import answers, bindings, claims, commands, ingest, placements, presence, profiles, reconciliations
+from app.domain.answers import Part
 from app.domain.bindings import Contact
 from app.domain.claims import Claim
 from app.domain.commands import Recipient
@@ -33,6 +34,7 @@ from app.domain.reconciliations import Schedule
 from app.errors import ServiceUnavailable
 from app.settings import Settings
 from app.vault import Vault
+from app.web.answers import Answers
 from app.web.intake import Intake, Ring
 from app.web.middleware import source
 from protocol.adms import records, replies, security
@@ -116,6 +118,8 @@ class Iclock:
             timedelta(seconds=settings.reconcile_settle_seconds),
         )
         self._drift = settings.clock_drift
+        room = settings.device_body_bytes
+        self.answers = Answers(db, vault, intake, self._take_rows, room=room, drift=self._drift)
         self._believed: OrderedDict[tuple[str, str], _Believed] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownDevice | None]] = {}
         self._contacts: dict[tuple[UUID, UUID], Contact] = {}
@@ -124,9 +128,11 @@ class Iclock:
     async def start(self) -> None:
         """Begin to write down contacts."""
         self._noting = asyncio.create_task(self._note_contacts(), name="iclock-contacts")
+        await self.answers.start()
 
     async def stop(self) -> None:
         """Write down the last contacts."""
+        await self.answers.stop()
         if self._noting is not None:
             self._noting.cancel()
             await asyncio.gather(self._noting, return_exceptions=True)
@@ -509,7 +515,13 @@ class Iclock:
         device.watched.told_offset = offset
         return {"told_offset": offset}
 
-    async def _take_rows(self, device: KnownDevice, upload: TableUpload, received_at: datetime) -> bytes:
+    async def _take_rows(
+        self, device: KnownDevice, upload: TableUpload, received_at: datetime, packets: Sequence[Part] = ()
+    ) -> bytes:
+        """Rows as they came, or as `packets` were joined, which are then done with."""
+        if upload.packet is not None:
+            self._met(device, Contact(received_at, facts=_dialect(device, "SECURITY")))
+            return await self.answers.keep(device, upload, received_at)
         count = 0
         for body in records.pieces(upload.body, _PIECE_BYTES):
             reading = ingest.read(device, replace(upload, body=body), received_at, drift=self._drift)
@@ -520,10 +532,10 @@ class Iclock:
         if upload.kind == "options":
             await self._tell_of_itself(device, received_at, _facts(read_options(upload.body)))
         self._met(device, Contact(received_at, facts=_dialect(device, "SECURITY")))
-        if upload.command_id is not None and upload.is_last:
+        if upload.command_id is not None or packets:
             # Some units report on a query in no other way.
-            result = security.query_result(upload.command_id, upload.count or count)
-            await self._settle(device, CommandReport(upload.serial, (result,), b""), received_at)
+            result = security.query_result(upload.command_id or "", upload.count or count)
+            await self._settle(device, CommandReport(upload.serial, (result,), b""), received_at, packets)
         return security.table_reply(upload.table, count if upload.count is None else upload.count)
 
     async def _keep(self, device: KnownDevice, received_at: datetime, table: str, body: bytes) -> None:
@@ -551,8 +563,12 @@ class Iclock:
             self._moved(device.tenant_id)
         return handed.line
 
-    async def _settle(self, device: KnownDevice, report: CommandReport, received_at: datetime) -> None:
+    async def _settle(
+        self, device: KnownDevice, report: CommandReport, received_at: datetime, packets: Sequence[Part] = ()
+    ) -> None:
         async with self._db.across("ingest", [device.tenant_id]) as connection:
+            if packets:
+                await answers.read(connection, device.tenant_id, device.device.id, packets)
             settled = await commands.settle(connection, _recipient(device), report.results)
             await placements.follow(connection, _recipient(device), settled.ended)
             await reconciliations.follow(connection, _recipient(device), settled.ended, self._schedule)

@@ -75,10 +75,19 @@ class ConfigurationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class TableUpload:
-    """Rows of a table of the security dialect, by themselves or as the answer to a query, perhaps in packets.
+class Packet:
+    """Which part of an answer this is: of `count`, more than 1, the one with this number, from 0 or from 1 on."""
 
-    `table` is spelled as sent, because the reply repeats it; `count` is what the unit says it sent.
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableUpload:
+    """Rows of a table of the security dialect, by themselves or as the answer to a query.
+
+    `table` is spelled as sent, because the reply repeats it; `count` is what the unit says it sent. `packet` is there
+    where the answer comes in several: `body` may then begin and end in the middle of a row. See `security.join`.
     """
 
     serial: str
@@ -87,7 +96,7 @@ class TableUpload:
     body: bytes = field(repr=False)
     kind: str = "tabledata"  # tabledata, options, count
     command_id: str | None = None  # of the query that this answers
-    is_last: bool = True
+    packet: Packet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +247,8 @@ def _rows(serial: str, parameters: Mapping[str, str], body: bytes) -> TableUploa
     table = parameters.get("tablename") or parameters.get("type") or ""
     if not _TABLE_WORD.fullmatch(table):
         return None  # the reply would repeat it
-    count, packets, packet = (_small(parameters.get(name)) for name in ("count", "packcnt", "packidx"))
+    count, packets, number = (_small(parameters.get(name)) for name in ("count", "packcnt", "packidx"))
+    packet = Packet(number, packets) if packets is not None and number is not None and number <= packets > 1 else None
     return TableUpload(
         serial,
         table,
@@ -246,7 +256,7 @@ def _rows(serial: str, parameters: Mapping[str, str], body: bytes) -> TableUploa
         body,
         kind=(parameters.get("type") or "tabledata").lower(),
         command_id=parameters.get("cmdid") or None,
-        is_last=packets is None or packet is None or packet >= packets,
+        packet=packet,
     )
 
 

@@ -9,7 +9,7 @@ should not be there can be taken out, and one that was left out cannot be put ba
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -228,6 +228,44 @@ def write_event(event: AccessEvent) -> bytes:
     if (written.wall_time, written.fields) != (event.wall_time, event.fields):
         raise BadRecord(f"{raw!r} would not be read back as it is.")
     return raw
+
+
+def join(table: str, packets: Sequence[bytes]) -> bytes:
+    """The text that consecutive packets of an answer are cut from, anywhere: in a row, in a letter.
+
+    Units that send whole rows may leave out the line end after a packet's last one: it is put in where the next packet
+    begins with a row of the table.
+    """
+    text = bytearray()
+    for packet in packets:
+        if text and not text.endswith(b"\n") and _begins_row(table, packet):
+            text += b"\n"
+        text += packet.rstrip(b"\0")
+    return bytes(text)
+
+
+def loose_ends(table: str, text: bytes, *, head: bool, tail: bool) -> tuple[bytes, list[bytes]]:
+    """Whole rows, and what may be parts of rows, where the packet before the text (`head`) or after it (`tail`) is not
+    there. A part is not to be read: of the PIN 1234 it may show 12.
+
+    Of a row without its beginning, what stands before the first TAB may be the end of a password: it is left out,
+    unless the table is one of events.
+    """
+    loose = []
+    if head and not _begins_row(table, text):
+        part, end, text = text.partition(b"\n")
+        text = text if end else b""
+        loose.append(part if table.lower() == "transaction" else b"".join(part.partition(b"\t")[1:]))
+    if tail and not text.endswith(b"\n"):
+        text, end, part = text.rpartition(b"\n")
+        text += end
+        loose.append(part)
+    return text, [part for part in (part.strip(_ENDS) for part in loose) if part]
+
+
+def _begins_row(table: str, text: bytes) -> bool:
+    word = f"{table} ".lower().encode()
+    return text[: len(word)].lower() == word
 
 
 def query_result(command_id: str, count: int) -> CommandResult:

@@ -29,6 +29,8 @@ GRANTS: dict[str, dict[str, str]] = {
     "punches": {"pc_api": R, "pc_stream": R, "pc_ingest": RI},
     "kept_uploads": {"pc_api": R, "pc_ingest": RI},
     "rejected_records": {"pc_api": R, "pc_stream": R, "pc_ingest": RI},
+    # Nobody but the edge needs to see half of a row.
+    "answer_packets": {"pc_ingest": RIUD, "pc_ops": "SELECT DELETE"},
     "feed_heads": {"pc_api": RU, "pc_ingest": RU, "pc_feed": R, "pc_worker": RU, "pc_ops": RI},
     "events": {"pc_api": RI, "pc_ingest": RI, "pc_feed": R, "pc_worker": RI},
     "webhook_endpoints": {"pc_api": RIU, "pc_ingest": R, "pc_worker": RU, "pc_definer": RU},
@@ -270,6 +272,7 @@ async def test_every_reference_between_tenants_tables_carries_the_tenant(owner: 
         ("punches", "devices", "device_id"),
         ("kept_uploads", "devices", "device_id"),
         ("rejected_records", "devices", "device_id"),
+        ("answer_packets", "devices", "device_id"),
         ("webhook_deliveries", "webhook_endpoints", "endpoint_id"),
         ("webhook_attempts", "webhook_deliveries", "delivery_id"),
         ("webhook_replays", "webhook_endpoints", "endpoint_id"),

@@ -236,3 +236,27 @@ async def test_names_go_both_ways_in_the_terminals_code_page(
         await running
 
     assert terminal.users["17"]["Name"] == shown
+
+
+async def test_an_answer_in_many_packets_is_one_answer(
+    server: Server, db: Database, customer: Customer, devices: list[Device]
+) -> None:
+    url = f"http://127.0.0.1:{server.port}/d/{customer.token}"
+    unit = AccessTerminal(NAMES[1], url, speed=100, quirks=[Quirk.PACKETS])
+    unit.users = {f"{pin:04}": {"PIN": f"{pin:04}", "Name": f"Zoë {pin}"} for pin in range(1, 41)}
+    running = asyncio.create_task(unit.run())
+    try:
+        async with asyncio.timeout(WITHIN):
+            await unit.greeted()
+        await shows(db, customer, "SELECT dialect FROM devices WHERE dialect IS NOT NULL", [{"dialect": "SECURITY"}])
+        async with db.write(customer.tenant_id) as session:
+            await commands.send(session, customer.tenant_id, devices[1].id, "userQuery", {})
+        query = "SELECT status, return_code FROM device_commands WHERE kind = 'userQuery'"
+        await shows(db, customer, query, [{"status": "SUCCEEDED", "return_code": 40}])
+    finally:
+        unit.stop()
+        await running
+
+    found = await dicts(db, customer.tenant_id, "SELECT pin, name FROM terminal_users ORDER BY pin")
+    assert found == [{"pin": f"{pin:04}", "name": f"Zoë {pin}"} for pin in range(1, 41)]
+    assert await dicts(db, customer.tenant_id, "SELECT raw FROM rejected_records") == []

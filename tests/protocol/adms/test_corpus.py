@@ -310,7 +310,7 @@ def rows(upload: TableUpload) -> dict[str, Any]:
     if upload.command_id is not None:
         answer = result(security.query_result(upload.command_id, upload.count or 0))
         meaning |= {"command_results": [{**answer, "via": "querydata"}], "packet": {"index": 1, "count": 1}}
-        assert upload.is_last
+        assert upload.packet is None
     return meaning
 
 

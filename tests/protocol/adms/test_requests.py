@@ -12,6 +12,7 @@ from protocol.adms.requests import (
     DeviceInfo,
     Heartbeat,
     Hello,
+    Packet,
     Ping,
     Poll,
     Registration,
@@ -70,7 +71,7 @@ def test_other_paths_stay_what_they_are(tail: str, endpoint: str) -> None:
             "POST",
             "querydata",
             b"SN=X1&type=count&cmdid=7&tablename=user&count=4&packcnt=2&packidx=1",
-            TableUpload("X1", "user", 4, b"body", "count", "7", is_last=False),
+            TableUpload("X1", "user", 4, b"body", "count", "7", Packet(1, 2)),
         ),
         (
             "POST",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from datetime import datetime
 
@@ -13,7 +14,16 @@ from protocol.adms.clock import encode
 from protocol.adms.codes import Direction, VerifyMode
 from protocol.adms.errors import AdmsError, BadOption, BadRecord
 from protocol.adms.records import count_records
-from protocol.adms.security import AccessEvent, configuration, read_events, registered, time_reply, write_event
+from protocol.adms.security import (
+    AccessEvent,
+    configuration,
+    join,
+    loose_ends,
+    read_events,
+    registered,
+    time_reply,
+    write_event,
+)
 from tests.protocol.adms.test_fuzz import BYTES
 
 NINE = datetime(2026, 3, 2, 9)  # noqa: DTZ001
@@ -176,3 +186,41 @@ def test_a_code_that_would_end_its_line_is_not_said() -> None:
 def test_the_time_is_told_with_half_hours_either_way() -> None:
     assert time_reply(NINE, 330).endswith(b",ServerTZ=+0530")
     assert time_reply(NINE, -210).endswith(b",ServerTZ=-0330")
+
+
+ROWS = b"user uid=1\tpin=17\tpassword=4711\tname=Zo\xc3\xab\r\nuser uid=2\tpin=1234\tname=B\r\n"
+
+
+@given(cuts=st.lists(st.integers(0, len(ROWS)), max_size=5))
+def test_packets_that_are_cut_anywhere_give_the_text(cuts: list[int]) -> None:
+    ends = [0, *sorted(cuts), len(ROWS)]
+
+    assert join("user", [ROWS[start:end] for start, end in itertools.pairwise(ends)]) == ROWS
+
+
+def test_packets_of_whole_rows_may_leave_out_their_last_line_end() -> None:
+    rows = [b"user uid=1\tpin=1", b"USER uid=2\tpin=2\r\n\0", b"user uid=3\tpin=3\0"]
+
+    assert join("user", rows) == b"user uid=1\tpin=1\nUSER uid=2\tpin=2\r\nuser uid=3\tpin=3"
+
+
+@pytest.mark.parametrize(
+    ("text", "head", "tail", "whole", "loose"),
+    [
+        (b"user uid=1\nuser uid=2\n", True, True, b"user uid=1\nuser uid=2\n", []),
+        (b"user uid=1\nuser pin=12", False, True, b"user uid=1\n", [b"user pin=12"]),
+        (b"user uid=1\nuser pin=12", False, False, b"user uid=1\nuser pin=12", []),
+        (b"34\tname=B\r\nuser uid=3\n", True, False, b"user uid=3\n", [b"name=B"]),
+        (b"ecret\tname=B\nuser uid=3", True, True, b"", [b"name=B", b"user uid=3"]),
+        (b"ecret", True, True, b"", []),
+        (b"", True, True, b"", []),
+    ],
+)
+def test_what_may_be_part_of_a_row_is_told_from_rows(
+    text: bytes, head: bool, tail: bool, whole: bytes, loose: list[bytes]
+) -> None:
+    assert loose_ends("user", text, head=head, tail=tail) == (whole, loose)
+
+
+def test_of_an_event_without_its_beginning_all_is_kept() -> None:
+    assert loose_ends("transaction", b"34\tevent=0\n", head=True, tail=False) == (b"", [b"34\tevent=0"])
