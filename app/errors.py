@@ -21,6 +21,12 @@ class AppError(Exception):
         self.extensions = extensions
 
 
+class BadRequest(AppError):
+    """Not a GraphQL request (no query, not an object, a batch), or no HTTP at all."""
+
+    code, status = "bad_request", 400
+
+
 class InvalidInput(AppError):
     """A value has the right type and is still not acceptable."""
 

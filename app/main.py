@@ -94,12 +94,12 @@ class Application:
         await self._pages(scope, receive, send)
 
     @asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[dict[str, str]]:
         async with AsyncExitStack() as stack:
             for part in (self.db, self.bell, self.feed, self.intake, self.iclock, self.graphql):
                 await part.start()
                 stack.push_async_callback(part.stop)
-            yield
+            yield {"public_url": self.settings.public_url}
 
     async def _home(self, _request: Request) -> Response:
         url = self.settings.public_url.rstrip("/")

@@ -350,6 +350,11 @@ def _keep(query: Query[Any], parent: Column[Any] | None, shape: Asked[Any]) -> l
     return [None if one is None else _write(one) for one in statements]
 
 
+def kept() -> int:
+    """Of how many lists the statements are kept."""
+    return _keep.cache_info().currsize
+
+
 def _write(statement: Select[Any]) -> _Kept:
     compiled = statement.compile(dialect=_DIALECT)
     names = [str(column.key) for column in statement.selected_columns]

@@ -13,17 +13,11 @@ import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
-from app.errors import AppError, RateLimited, doc_url
+from app.errors import AppError, BadRequest, RateLimited, doc_url
 from app.limits import Allowance
 from schema.guards import QueryTooComplex
 
 log = structlog.get_logger(__name__)
-
-
-class BadRequest(AppError):
-    """Not a GraphQL request: no query, not an object, a batch."""
-
-    code, status = "bad_request", 400
 
 
 class SyntaxFault(AppError):

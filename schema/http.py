@@ -20,12 +20,11 @@ import structlog
 from graphql import ExecutionResult, GraphQLError, OperationType
 
 from app.domain.keys import Actor
-from app.errors import AppError, ServiceUnavailable
+from app.errors import AppError, BadRequest, ServiceUnavailable
 from app.limits import Allowance, Limiter
 from schema import cost, operations, schema
 from schema.context import Context
 from schema.errors import (
-    BadRequest,
     InternalError,
     MethodNotAllowed,
     NotAcceptable,

@@ -80,4 +80,16 @@ GUARDS: tuple[Guard, ...] = (
         [("        part = 1.0 if url is None else LOCAL_PART", "        part = 1.0")],
         ["tests/app/test_limits.py::test_without_redis_each_process_grants_a_part"],
     ),
+    Guard(
+        "lists: statements that are kept have a bound",
+        "app/paging.py",
+        [("@lru_cache(maxsize=KEPT)\n", "@lru_cache(maxsize=None)\n")],
+        ["tests/app/test_paging.py::test_statements_that_are_kept_have_a_bound"],
+    ),
+    Guard(
+        "readiness: a database that says nothing is not waited for",
+        "app/web/health.py",
+        [("asyncio.wait([asking], timeout=PATIENCE)", "asyncio.wait([asking], timeout=None)")],
+        ["tests/app/web/test_health.py::test_a_database_that_says_nothing_is_as_good_as_away"],
+    ),
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.guards import ICLOCK, NUMBERED, Guard
+from tests.guards import AT_OUTBOUND, ICLOCK, NUMBERED, Guard
 
 WIRE, AT_WIRE = "app/web/wire.py", "tests/app/web/test_wire.py::test_"
 PRESENCE, AT_PRESENCE = "app/domain/presence.py", "tests/app/domain/test_presence.py::test_"
 CLAIMS, AT_CLAIMS = "app/migrations/versions/0012c_claims.py", "tests/app/web/test_claims.py::test_"
 SECURITY, INGEST = "protocol/adms/security.py", "app/domain/ingest.py"
+ANSWERS, AT_ANSWERS = "app/domain/answers.py", "tests/app/web/test_answers.py::test_"
 AT_SECURITY, AT_UNITS = "tests/protocol/adms/test_security.py::test_", "tests/app/web/test_security.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
@@ -61,8 +62,8 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "edge: a head ends",
         WIRE,
-        [("self._received > self.HEAD and", "False and")],
-        [AT_WIRE + "a_head_over_the_bound_is_refused"],
+        [("room = len(data) if self._head_ended else max(self.HEAD - self._received, 0)", "room = len(data)")],
+        [AT_WIRE + "a_head_over_the_bound_is_refused", AT_WIRE + "a_head_a_byte_over_the_bound_is_refused"],
     ),
     Guard(
         "edge: an answer takes its time",
@@ -111,5 +112,116 @@ GUARDS: tuple[Guard, ...] = (
         "app/domain/claims.py",
         [("SET claim_tries = d.claim_tries + 1", "SET claim_tries = d.claim_tries")],
         [AT_CLAIMS + "other_users_bind_nothing_and_are_counted"],
+    ),
+    Guard(
+        "answers: the packets of one are joined",
+        ANSWERS,
+        [
+            ("    if len(whole) == packet.count:\n", "    if whole:\n"),
+            ("if number >= packet.count or size > room else []", "if number else []"),
+        ],
+        [
+            AT_ANSWERS + "the_packets_of_an_answer_are_joined_and_the_last_one_settles_the_command",
+            AT_ANSWERS + "packets_are_joined_whichever_process_each_comes_to_and_after_one_has_died",
+        ],
+    ),
+    Guard(
+        "answers: a packet that was read is known again",
+        ANSWERS,
+        [('    if again and again[0]["state"] == PacketState.READ and (answer or', "    if not packet and (answer or")],
+        [AT_ANSWERS + "a_packet_that_comes_again_after_the_whole_changes_nothing"],
+    ),
+    Guard(
+        "answers: twins take turns",
+        ANSWERS,
+        [
+            (
+                "    await commands.lock(connection, tenant_id, device_id)\n    digest",
+                "    digest",
+            )
+        ],
+        [AT_ANSWERS + "two_packets_at_once_see_each_other"],
+    ),
+    Guard(
+        "answers: one device's packets are not another's",
+        ANSWERS,
+        [
+            (
+                "WHERE tenant_id = $1 AND device_id = $2 AND state <> 'READ' ORDER BY answer",
+                "WHERE tenant_id = $1 AND $2::uuid IS NOT NULL AND state <> 'READ' ORDER BY answer",
+            ),
+            ("    number, size = await", "    number, size = 9, 0\n    await"),
+        ],
+        [AT_ANSWERS + "answers_of_two_devices_to_commands_with_one_number_are_two"],
+    ),
+    Guard(
+        "answers: an end to waiting",
+        ANSWERS,
+        [("max(received_at) < now() - $1::interval\n", "max(received_at) < now() - 9 * $1::interval\n")],
+        [
+            AT_ANSWERS + "an_answer_that_stays_in_parts_is_read_row_by_row_and_its_command_expires_with_a_reason",
+            AT_ANSWERS + "a_whole_answer_whose_reader_died_is_read_later",
+        ],
+    ),
+    Guard(
+        "answers: half a row is not read",
+        "app/web/answers.py",
+        [("head, tail = first.number > 1, last.number < last.count", "head, tail = False, False")],
+        [
+            AT_ANSWERS + "an_answer_that_stays_in_parts_is_read_row_by_row_and_its_command_expires_with_a_reason",
+            AT_ANSWERS + "half_of_an_event_is_no_punch",
+        ],
+    ),
+    Guard(
+        "answers: so much room and no more",
+        ANSWERS,
+        [("    if number > MOST or size > room:\n", "    if number > MOST:\n")],
+        [AT_ANSWERS + "packets_take_no_more_room_than_one_upload_may"],
+    ),
+    Guard(
+        "answers: what cannot be read yet is sealed",
+        ANSWERS,
+        [
+            (
+                "        sealed = vault.seal_bytes(upload.body, owner=device_id, purpose=_SEAL)\n",
+                "        sealed = upload.body\n",
+            ),
+        ],
+        [AT_ANSWERS + "what_waits_is_sealed"],
+    ),
+    Guard(
+        "webhooks: a 204 ends with its head",
+        "workers/outbound.py",
+        [("        if data[:12] in _NO_CONTENT and", "        if not data and")],
+        [
+            AT_OUTBOUND + "an_answer_that_is_no_answer_is_named",
+            AT_OUTBOUND + "what_follows_a_204_is_not_taken_for_the_next_answer",
+        ],
+    ),
+    Guard(
+        "parsing: NUL bytes in front of a record are kept",
+        "protocol/adms/records.py",
+        [('    return line.rstrip(_ENDS).lstrip(b"\\r\\n")\n', "    return line.strip(_ENDS)\n")],
+        [
+            "tests/protocol/adms/test_records.py::test_nul_bytes_in_front_of_a_record_are_kept_with_it",
+            "tests/protocol/adms/test_security.py::test_nul_bytes_in_front_of_an_event_are_kept_with_it",
+        ],
+    ),
+    Guard(
+        "commands: a period lies in terminals' calendar",
+        "app/domain/commands.py",
+        [("        if at.year not in YEARS:\n", "        if not at.year:\n")],
+        ["tests/app/domain/test_commands.py::test_a_period_beyond_terminals_calendar_is_refused"],
+    ),
+    Guard(
+        "binding: bound on one address is not bound on another",
+        "app/domain/bindings.py",
+        [
+            (
+                "    if status != DeviceStatus.ACTIVE or not bound or not zone_name:\n",
+                "    if status != DeviceStatus.ACTIVE or not zone_name:\n",
+            )
+        ],
+        ["tests/app/web/test_iclock.py::test_what_is_bound_on_its_own_address_is_not_heard_on_the_shared_one"],
     ),
 )

@@ -14,6 +14,7 @@ by all tenants, credentials out of the URL, and a log line with the URL in it.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from ssl import SSLContext
 from types import TracebackType
 from typing import Final, Literal, Self, cast
@@ -31,6 +32,7 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from httpx_aiohttp import AiohttpTransport
 
 from app.domain.addresses import AddressGuard
@@ -201,6 +203,7 @@ class Outbound:
             keepalive_timeout=KEEP_ALIVE.total_seconds(),
             limit=0,  # `_places` is the limit; here a caller would wait with its deadline running
         )
+        vars(connector)["_factory"] = partial(_Answer, loop=asyncio.get_running_loop())  # there is no other way
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -223,6 +226,25 @@ class Outbound:
         """As many idle connections as busy ones may be: the pool itself has no bound for those to many hosts."""
         most = 2 * self._connections
         return len(self._sockets) >= most and sum(s.fileno() >= 0 for s in self._sockets) >= most
+
+
+class _Answer(ResponseHandler):
+    """What the far end says on one connection. A 204 has no body, and has ended with its head.
+
+    Some servers write one behind it all the same, which aiohttp would take for a spoilt answer to the next request.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """As before, without what a 204 must not have; such a connection is not kept."""
+        if data[:12] in _NO_CONTENT and (head := data.partition(b"\r\n\r\n"))[1]:
+            if head[2] or _LENGTH.search(head[0]):
+                self.force_close()
+            data = head[0] + head[1]
+        super().data_received(data)
+
+
+_NO_CONTENT: Final = (b"HTTP/1.1 204", b"HTTP/1.0 204")
+_LENGTH: Final = re.compile(rb"\r\n(?:content-length:[ \t]*0*[1-9]|transfer-encoding:)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=4096)

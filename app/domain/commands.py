@@ -37,6 +37,8 @@ from protocol.adms.errors import AdmsError, CommandNotSupported
 
 #: Commands that may wait for one device, at most.
 MOST_OPEN: Final = 200
+#: What terminals' clocks can show. One whose battery is dead shows the first, one that was set wrong may show any.
+YEARS: Final = range(2000, 2100)
 #: Of what a terminal says beside its result, in characters.
 LONGEST_OUTPUT: Final = 8192
 
@@ -293,6 +295,9 @@ async def send(session: Session, tenant_id: UUID, device_id: UUID, kind: str, ar
 
 async def backfill(session: Session, tenant_id: UUID, device_id: UUID, start: datetime, end: datetime) -> DeviceCommand:
     """Ask for the punches of a period again, both ends included, by the terminal's clock. Raises what `send` raises."""
+    for name, at in (("from", start), ("to", end)):
+        if at.year not in YEARS:
+            raise InvalidInput(f"A terminal's calendar goes from {YEARS[0]} to {YEARS[-1]}.", path=("input", name))
     if end < start:
         raise InvalidInput("The period ends before it begins.", path=("input", "to"))
     period = {"from": start.isoformat(timespec="seconds"), "to": end.isoformat(timespec="seconds")}

@@ -30,11 +30,20 @@ def routes(settings: Settings, db: Database, bell: Bell) -> list[Route]:
     async def alive(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
+    asking: asyncio.Task[None] | None = None
+
     async def ready(_: Request) -> Response:
+        nonlocal asking
+        if asking is None or asking.done():
+            asking = asyncio.create_task(db.ping(), name="readiness")
+            asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        # Not cancelled, since that too would wait for the database, to roll back: whoever comes next asks with us.
+        answered, _pending = await asyncio.wait([asking], timeout=PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE):
-                await db.ping()
-        except (ServiceUnavailable, TimeoutError):
+            if not answered:
+                raise ServiceUnavailable("The database says nothing.")
+            answered.pop().result()
+        except ServiceUnavailable:
             return JSONResponse({"status": "unavailable", "database": "away"}, status_code=503)
         if not bell.healthy:
             return JSONResponse({"status": "degraded", "database": "ok", "redis": "away"})

@@ -92,6 +92,13 @@ def request_id() -> str:
 
 async def refuse(send: Send, error: AppError, public_url: str) -> None:
     """Answer with the shape that errors have outside GraphQL."""
+    headers, body = shown(error, public_url)
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def shown(error: AppError, public_url: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the body of such an answer."""
     name = request_id()
     body = orjson.dumps(
         {
@@ -110,5 +117,4 @@ async def refuse(send: Send, error: AppError, public_url: str) -> None:
         (b"x-request-id", name.encode()),
         (b"x-content-type-options", b"nosniff"),
     ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return headers, body

@@ -25,6 +25,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
+from app.errors import BadRequest
+from app.web.middleware import shown
+
 #: The extensions under which the application finds `cut`, and the connection itself.
 CUT: Final = "punchconnect.cut"
 WIRE: Final = "punchconnect.wire"
@@ -113,11 +116,29 @@ class Http(HttpToolsProtocol):
         """As before, and counted."""
         if self._timer is None:
             self._expect()
+        # What comes at once may hold more than a head: that has to end within the bound.
+        room = len(data) if self._head_ended else max(self.HEAD - self._received, 0)
         self._received += len(data)
-        super().data_received(data)
-        if not self._head_ended and self._received > self.HEAD and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-            self.transport.close()
+        super().data_received(data[:room])
+        if len(data) <= room or self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return
+        if self._head_ended:
+            super().data_received(data[room:])
+            return
+        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """As before to a terminal, which reads plain text; to others what every error looks like. It is no HTTP, so
+        whose it is shows only where it came as far as a path."""
+        public_url = self.app_state.get("public_url")
+        if public_url is None or not self.url or b"/iclock" in self.url:
+            super().send_400_response(msg)
+            return
+        headers, body = shown(BadRequest("This is no request that can be read."), public_url)
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """As before; the application, which runs later, may write to the connection."""

@@ -116,7 +116,7 @@ def read_attlog(body: bytes) -> AttLogBatch:
     unreadable: list[UnreadableLine] = []
     skipped, weakest = 0, 0
     add, states = records.append, _STATES
-    body = body.strip(_ENDS)
+    body = ended(body)
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n")
     lines = body.split(b"\n")
@@ -162,14 +162,15 @@ def _is_plain(body: bytes, lines: list[bytes]) -> bool:
 
 def _careful(raw: bytes) -> tuple[AttLog | UnreadableLine, int] | tuple[None, bool]:
     """One line of any variant, with the index of its charset; (None, whether it was a header) for what is no record."""
-    raw = raw.strip(_ENDS)
-    if not raw or _HEADER.fullmatch(raw):
-        return None, bool(raw)
+    raw = ended(raw)
+    said = raw.lstrip(_ENDS)
+    if not said or _HEADER.fullmatch(said):
+        return None, bool(said)
     if len(raw) > MAX_LINE:
         return UnreadableLine(raw, f"longer than {MAX_LINE} bytes"), 0
-    if b"\0" in raw:
+    if b"\0" in said:
         return UnreadableLine(raw, "contains a NUL byte"), 0
-    text, charset = decode(raw)
+    text, charset = decode(said)
     columns = text.split("\t")
     if trailing_tab := not columns[-1]:
         columns.pop()
@@ -376,13 +377,14 @@ def read_tagged(table: str, body: bytes, code_page: str | None = None) -> Tagged
     unreadable: list[UnreadableLine] = []
     skipped, weakest = 0, "utf-8"
     for line in body.split(b"\n"):
-        raw = line.strip(_ENDS)
-        if not raw:
+        raw = ended(line)
+        said = raw.lstrip(_ENDS)
+        if not said:
             continue
-        if _HEADER.fullmatch(raw):
+        if _HEADER.fullmatch(said):
             skipped += 1
             continue
-        text, charset = decode(raw, code_page)
+        text, charset = decode(said, code_page)
         try:
             batch.append(_tagged(table.upper(), text, raw))
             weakest = max(weakest, charset, key=_weakness)
@@ -572,6 +574,11 @@ def pieces(body: bytes, size: int = 1 << 18) -> Iterator[bytes]:
         start = cut
     if start < len(body):
         yield body[start:]
+
+
+def ended(line: bytes) -> bytes:
+    """A line without its end, and without NUL bytes behind it. Those in front are its own."""
+    return line.rstrip(_ENDS).lstrip(b"\r\n")
 
 
 def decode(raw: bytes, code_page: str | None = None) -> tuple[str, str]:

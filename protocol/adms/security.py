@@ -22,6 +22,7 @@ from protocol.adms.records import (
     MAX_PIN,
     UnreadableLine,
     decode,
+    ended,
 )
 
 _ENDS = b"\r\n\0"
@@ -151,8 +152,8 @@ def read_events(body: bytes) -> EventBatch:
     records: list[AccessEvent] = []
     unreadable: list[UnreadableLine] = []
     for line in body.split(b"\n"):
-        raw = line.strip(_ENDS)
-        if not raw:
+        raw = ended(line)
+        if not raw.lstrip(_ENDS):
             continue
         try:
             records.append(_event(raw))
@@ -164,7 +165,7 @@ def read_events(body: bytes) -> EventBatch:
 def _event(raw: bytes) -> AccessEvent:
     if len(raw) > MAX_LINE:
         raise ValueError(f"longer than {MAX_LINE} bytes")
-    if b"\0" in raw:
+    if b"\0" in raw.lstrip(_ENDS):
         raise ValueError("contains a NUL byte")
     fields = read_fields(raw)
     pin = fields.get("pin", "")
@@ -260,7 +261,7 @@ def loose_ends(table: str, text: bytes, *, head: bool, tail: bool) -> tuple[byte
         text, end, part = text.rpartition(b"\n")
         text += end
         loose.append(part)
-    return text, [part for part in (part.strip(_ENDS) for part in loose) if part]
+    return text, [part for part in map(ended, loose) if part]
 
 
 def _begins_row(table: str, text: bytes) -> bool:

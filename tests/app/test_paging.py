@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Select, select
 
-from app import ids
+from app import ids, paging
+from app.database import Database
 from app.domain import employees
+from app.domain.tables import columns
 from app.errors import InvalidInput
 from app.paging import CursorInvalid, CursorMismatch, Cursors, PageTooLarge, Place, Window
+from tests.conftest import MakeTenant
 
 CURSORS = Cursors(b"k" * 32)
 TENANT = ids.new()
@@ -98,3 +104,21 @@ def test_a_window_is_what_was_asked_for() -> None:
     for arguments in ({"first": 101}, {"last": 101}):
         with pytest.raises(PageTooLarge):
             window(**arguments)
+
+
+async def test_statements_that_are_kept_have_a_bound(db: Database, make_tenant: MakeTenant) -> None:
+    tenant_id = (await make_tenant()).tenant_id
+    lists = [_a_list() for _ in range(paging.KEPT + 5)]
+
+    async with db.read(tenant_id) as session:
+        for one in lists:
+            asked = CURSORS.ask(tenant_id, "list", BY_NAME.up, None)
+            assert (await paging.fetch(session, tenant_id, one, asked)).rows == []
+
+    assert paging.kept() == paging.KEPT
+
+
+def _a_list() -> Callable[[UUID, None], Select[Any]]:
+    """One of its own, as far as whoever keeps its statement knows."""
+    row = columns(employees.Employee)
+    return lambda tenant_id, _: select(*row).where(row.tenant_id == tenant_id)

@@ -412,6 +412,9 @@ async def test_a_port_without_a_server_is_a_failed_connection() -> None:
         (b"HTTP/1.1 200 OK\r\nSet-Cookie: \xff\xfe; ;=;\r\nRetry-After: \xff\r\nContent-Length: 0\r\n\r\n", 200, None),
         (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, None),
         (b"HTTP/1.0 200 OK\r\n\r\n", 200, None),
+        (b"HTTP/1.1 204 No Content\r\n\r\nthanks", 204, None),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nthanks", 204, None),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nthanks\r\n0\r\n\r\n", 204, None),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, None),
         (b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 101, None),
     ],
@@ -421,8 +424,24 @@ async def test_an_answer_that_is_no_answer_is_named(answer: bytes, status: int |
         reply = await outbound.post(far.url, {}, b"{}")
 
     assert (reply.status, reply.error) == (status, error)
-    assert reply.delivered is (status == 200 and error is None)
+    assert reply.delivered is (status in (200, 204) and error is None)
     assert far.connections == 1
+
+
+@pytest.mark.parametrize("pause", [0, 0.1])
+async def test_what_follows_a_204_is_not_taken_for_the_next_answer(pause: float) -> None:
+    async def thanks(far: FarEnd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await far.request(reader):
+            writer.write(b"HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(pause)
+            writer.write(b"thanks")
+            await writer.drain()
+
+    async with far_end(thanks) as far, door() as outbound:
+        replies = [await outbound.post(far.url, {}, b"{}") for _ in range(3)]
+
+    assert [(reply.status, reply.error) for reply in replies] == [(204, None)] * 3
 
 
 async def test_a_connection_reset_in_the_middle_of_the_answer_is_no_delivery() -> None:

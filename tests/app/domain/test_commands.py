@@ -384,3 +384,16 @@ async def test_a_period_is_asked_for_again_by_the_terminals_own_clock(scene: Sce
     with pytest.raises(InvalidInput):
         async with scene.db.write(scene.tenant_id) as session:
             await commands.backfill(session, scene.tenant_id, scene.device.id, start, start - timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(("year", "name"), [(1, "from"), (1999, "from"), (2100, "to"), (9999, "to")])
+async def test_a_period_beyond_terminals_calendar_is_refused(scene: Scene, year: int, name: str) -> None:
+    inside = datetime(2026, 3, 2)  # noqa: DTZ001
+    period = {"from": inside, "to": inside, name: inside.replace(year=year)}
+
+    with pytest.raises(InvalidInput, match="calendar goes from 2000 to 2099") as refused:
+        async with scene.db.write(scene.tenant_id) as session:
+            await commands.backfill(session, scene.tenant_id, scene.device.id, period["from"], period["to"])
+
+    assert refused.value.path == ("input", name)
+    assert await dicts(scene.db, scene.tenant_id, "SELECT id FROM device_commands") == []

@@ -15,7 +15,7 @@ from app.domain.devices import Device
 from app.vault import Vault
 from protocol.adms.requests import Packet, TableUpload
 from tests.app.web.test_iclock import Customer, lines, make_customer
-from tests.database import dicts
+from tests.database import dicts, until_blocked
 from tests.factories import make_device
 from tests.server import Server
 
@@ -147,6 +147,22 @@ async def test_packets_are_joined_whichever_process_each_comes_to_and_after_one_
     assert await unit.users() == EVERYBODY
 
 
+async def test_two_packets_at_once_see_each_other(
+    server: Server, db: Database, customer: Customer, unit: Unit, database_url: str
+) -> None:
+    await unit.asked(server)
+    await unit.sends(server, 1)
+    async with Server(database_url) as twin:
+        async with db.across("ingest", [customer.tenant_id]) as connection:
+            await commands.lock(connection, customer.tenant_id, unit.device.id)
+            both = asyncio.gather(unit.sends(server, 2), unit.sends(twin, 3))
+            await until_blocked(db, 2)
+        await both
+
+    assert await unit.command() == ("SUCCEEDED", 4, None)
+    assert await unit.users() == EVERYBODY
+
+
 async def test_a_packet_that_comes_again_after_the_whole_changes_nothing(server: Server, unit: Unit) -> None:
     await unit.asked(server)
     for number in (1, 2, 3, 3, 1):
@@ -191,7 +207,7 @@ async def test_an_answer_that_stays_in_parts_is_read_row_by_row_and_its_command_
     assert await unit.users() == [("0042", "Omar"), ("5", "Ines")]
     assert await unit.rejected() == [
         b"user uid=1\tcardno=\tpin=17\tpassword=",
-        b"password=\tname=\xe7\x8e\x8b\tprivilege=0",
+        b"\tpassword=\tname=\xe7\x8e\x8b\tprivilege=0",
     ]
     assert await unit.command() == ("EXPIRED", None, "Only 2 of 3 packets of its answer came.")
 

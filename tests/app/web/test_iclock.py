@@ -549,6 +549,24 @@ async def test_on_the_shared_address_an_operator_of_one_tenant_may_let_registrat
     assert await lines(db, customer.tenant_id) == [NINE]
 
 
+async def test_what_is_bound_on_its_own_address_is_not_heard_on_the_shared_one(
+    db: Database, database_url: str, customer: Customer, device: Device
+) -> None:
+    tail = attlog(device.serial_number)
+    async with Server(database_url, shared_address="approve") as server:
+        refused = await server.post(f"/iclock/{tail}", body(NINE))
+        sought = await dicts(db, customer.tenant_id, "SELECT bound_addresses, sought_address FROM devices")
+        async with db.write(customer.tenant_id) as session:
+            await bindings.approve(session, customer.tenant_id, device.id, {}, shared=True)
+        async with asyncio.timeout(20):
+            while (await server.post(f"/iclock/{tail}", body(NINE))).status != 200:  # noqa: ASYNC110  until it is asked anew
+                await asyncio.sleep(0.1)
+
+    assert refused.status == 403
+    assert sought == [{"bound_addresses": ["own"], "sought_address": "shared"}]
+    assert await lines(db, customer.tenant_id) == [NINE]
+
+
 # ── addresses and binding ────────────────────────────────────────────────────────────────────────────
 
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from time import monotonic
 
+import orjson
 import pytest
 
 from app.database import Database
@@ -123,6 +124,50 @@ async def test_a_head_over_the_bound_is_refused(server: Server) -> None:
 
     # A client that is still writing may lose the answer to the reset that follows.
     assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_a_head_a_byte_over_the_bound_is_refused(
+    server: Server, customer: Customer, device: Device, over: int
+) -> None:
+    ping = customer.url(f"ping?SN={device.serial_number}")
+    bare = len(request("GET", ping, headers={"X-Long": ""}))
+
+    answer = await said_to(server, request("GET", ping, headers={"X-Long": "x" * (Http.HEAD - bare + over)}))
+
+    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 431 ")[over])
+
+
+async def test_a_large_body_that_comes_with_its_head_is_taken(
+    server: Server, customer: Customer, device: Device
+) -> None:
+    lines = body(*[f"{n}\t2026-03-02 09:00:00\t0\t1\t0" for n in range(10_000)])
+
+    answer = await said_to(server, request("POST", customer.url(attlog(device.serial_number)), lines))
+
+    assert len(lines) > 3 * Http.HEAD
+    assert answer.endswith(b"OK: 10000")
+
+
+async def test_what_is_no_http_is_refused_in_the_shape_of_errors_but_for_terminals(
+    server: Server, customer: Customer, device: Device
+) -> None:
+    ping, broken = customer.url(f"ping?SN={device.serial_number}").encode(), b" HTTP/1.1\r\nno colon\r\n\r\n"
+
+    of_a_page = await said_to(server, b"GET /healthz" + broken)
+    of_a_terminal = await said_to(server, b"GET " + ping + broken)
+    of_nobody = await said_to(server, b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    head, _, text = of_a_page.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json" in head
+    error = orjson.loads(text)["error"]
+    assert (error["code"], error["status"]) == ("bad_request", 400)
+    assert error["doc_url"].endswith("/docs/errors/bad_request")
+    assert error["request_id"].encode() in head
+    for answer in (of_a_terminal, of_nobody):
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"content-type: text/plain" in answer
 
 
 async def test_time_between_two_requests_is_not_counted(server: Server, customer: Customer, device: Device) -> None:

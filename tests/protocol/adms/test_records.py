@@ -516,3 +516,14 @@ def test_a_name_is_read_in_the_code_page_of_the_terminals_language(charset: str,
 def test_what_a_code_page_lacks_becomes_a_question_mark() -> None:
     assert records.fitting("محمد 王", "windows-1256") == "محمد ?"
     assert records.fitting("Zoë 王", "utf-8") == "Zoë 王"
+
+
+def test_nul_bytes_in_front_of_a_record_are_kept_with_it() -> None:
+    line, user = b"\0\0" + b"17\t2026-03-01 09:00:00\t0\t1", b"\0OPLOG 4\t0\t2026-03-01 09:00:00\t0"
+
+    for body in (line, line + b"\r\n", b"18\t2026-03-01 09:00:00\t0\t1\n" + line + b"\0\n"):
+        assert read_attlog(body).unreadable == []
+        assert read_attlog(body).records[-1].raw == line
+        assert read_attlog(body).records[-1].pin == "17"
+    assert [record.raw for record in read_tagged("OPERLOG", user + b"\n").records] == [user]  # type: ignore[union-attr]
+    assert read_attlog(b"\0\0\r\n\0").record_count == 0

@@ -210,8 +210,8 @@ def test_packets_of_whole_rows_may_leave_out_their_last_line_end() -> None:
         (b"user uid=1\nuser uid=2\n", True, True, b"user uid=1\nuser uid=2\n", []),
         (b"user uid=1\nuser pin=12", False, True, b"user uid=1\n", [b"user pin=12"]),
         (b"user uid=1\nuser pin=12", False, False, b"user uid=1\nuser pin=12", []),
-        (b"34\tname=B\r\nuser uid=3\n", True, False, b"user uid=3\n", [b"name=B"]),
-        (b"ecret\tname=B\nuser uid=3", True, True, b"", [b"name=B", b"user uid=3"]),
+        (b"34\tname=B\r\nuser uid=3\n", True, False, b"user uid=3\n", [b"\tname=B"]),
+        (b"ecret\tname=B\nuser uid=3", True, True, b"", [b"\tname=B", b"user uid=3"]),
         (b"ecret", True, True, b"", []),
         (b"", True, True, b"", []),
     ],
@@ -224,3 +224,11 @@ def test_what_may_be_part_of_a_row_is_told_from_rows(
 
 def test_of_an_event_without_its_beginning_all_is_kept() -> None:
     assert loose_ends("transaction", b"34\tevent=0\n", head=True, tail=False) == (b"", [b"34\tevent=0"])
+
+
+def test_nul_bytes_in_front_of_an_event_are_kept_with_it() -> None:
+    line = b"\0time=2026-03-02 09:00:00\tpin=17"
+
+    batch = read_events(line + b"\r\n\0")
+
+    assert [(found.raw, found.pin) for found in batch.records] == [(line, "17")]
