@@ -111,6 +111,12 @@ class Settings(BaseSettings):
     webhook_tenant_share: float = Field(
         default=0.5, gt=0, le=1, description="Share of a worker's slots that one tenant may have at a time."
     )
+    webhook_endpoint_in_flight: int = Field(
+        default=50, gt=0, description="Posts to one endpoint that may be under way at a time, over all workers."
+    )
+    webhook_tenant_in_flight: int = Field(
+        default=500, gt=0, description="Posts of one tenant that may be under way at a time, over all workers."
+    )
     webhook_breaker_failures: int = Field(
         default=5, gt=0, description="Failures in a row after which an endpoint is left alone for a while."
     )

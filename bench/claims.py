@@ -14,13 +14,15 @@ import uvloop
 
 from app import ids
 from app.domain import deliveries
-from app.domain.deliveries import DeliveryStatus, Result
+from app.domain.deliveries import Caps, DeliveryStatus, Result
 from app.domain.endpoints import Endpoint, seal_secret
 from bench.stand import Stand, stand
 from protocol import webhook
 
 SECRET: Final = webhook.secret_from(bytes(range(32)))
 PIECE: Final = 100_000
+#: Those of a worker of 50 slots, with the shares and caps that are the default.
+CAPS: Final = Caps(12, 25, 50, 500)
 _FILL: Final = """
 INSERT INTO webhook_deliveries
     (tenant_id, id, endpoint_id, position, event_id, event_type, status, attempt_count, due_at, created_at,
@@ -76,8 +78,7 @@ async def _fill(rig: Stand, lanes: list[tuple[UUID, UUID]], rows: int, status: D
 async def _claim(rig: Stand) -> float:
     """Seconds."""
     started = time.perf_counter()
-    async with rig.db.across("work") as connection:
-        claims = await deliveries.claim(connection, 50, timedelta(seconds=30), most=12, most_of_tenant=25)
+    claims = await deliveries.claim(rig.db.at_once, 50, timedelta(seconds=30), CAPS)
     took = time.perf_counter() - started
     async with rig.db.across("work", list({held.tenant_id for held in claims})) as connection:
         done = [Result(held, DeliveryStatus.DELIVERED, datetime.now(UTC), 1, status_code=200) for held in claims]

@@ -6,8 +6,9 @@ from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, LOG, Guard
 
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
 REPLAYS, AT_REPLAYS = "app/domain/replays.py", "tests/app/domain/test_replays.py::test_"
-CLAIMS = "app/migrations/versions/0016_fair_claims.py"
+CLAIMS = "app/migrations/versions/0021_caps_over_all_workers.py"
 AT_FAULTS = "tests/workers/test_faults.py::test_"
+AT_PROCESSES = "tests/journeys/test_webhook_faults.py::test_"
 AT_SWEEPER, AT_DELIVERY = "tests/workers/test_sweeper.py::test_", "tests/workers/test_delivery.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
@@ -25,7 +26,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "claim: an endpoint gets its share",
         CLAIMS,
-        [(", most - coalesce(held.n, 0)) AS room", ", rest) AS room")],
+        [("ELSE 1 END, most - coalesce(mine.n, 0),", "ELSE 1 END,")],
         [
             AT_DELIVERIES + "no_endpoint_gets_more_than_its_share_of_a_claim",
             AT_DELIVERIES + "an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed",
@@ -34,8 +35,43 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "claim: a tenant gets its share",
         CLAIMS,
-        [("WHERE t.turn <= most_of_tenant ", "")],
+        [("WHERE t.turn <= most_of_tenant AND ", "WHERE ")],
         [AT_DELIVERIES + "no_tenant_gets_more_than_its_share_of_a_claim"],
+    ),
+    Guard(
+        "caps: what others hold counts",
+        CLAIMS,
+        [("AND d.claim_token <> ALL (own)\n", "AND false\n")],
+        [
+            AT_DELIVERIES + "what_others_hold_counts_against_an_endpoint",
+            AT_DELIVERIES + "what_others_hold_counts_against_a_tenant",
+            AT_DELIVERIES + "two_that_claim_at_once_stay_within_the_caps_together",
+            AT_PROCESSES + "over_all_workers_an_endpoint_has_no_more_posts_under_way_than_it_may",
+        ],
+    ),
+    Guard(
+        "caps: a tenant that has its own takes no turns",
+        CLAIMS,
+        [(" AND t.reached <= in_flight_of_tenant\n", "\n")],
+        [AT_DELIVERIES + "what_others_hold_counts_against_a_tenant"],
+    ),
+    Guard(
+        "caps: one after the other",
+        CLAIMS,
+        [("                PERFORM pg_advisory_xact_lock(k.key) FROM (\n", "                PERFORM k.key FROM (\n")],
+        [AT_DELIVERIES + "two_that_claim_at_once_stay_within_the_caps_together"],
+    ),
+    Guard(
+        "caps: a dead worker's lease ends",
+        CLAIMS,
+        [("WHERE d.status = 'SENDING' AND d.lease_until > now() AND", "WHERE d.status = 'SENDING' AND")],
+        [AT_DELIVERIES + "what_a_dead_worker_held_counts_until_its_lease_ends"],
+    ),
+    Guard(
+        "caps: what is under way here counts, and what has ended does not",
+        POOL,
+        [("return wanted, Load(busy, held,", "return wanted, Load(busy, {},")],
+        [AT_PROCESSES + "over_all_workers_an_endpoint_has_no_more_posts_under_way_than_it_may"],
     ),
     Guard(
         "claim: tenants take turns",
@@ -142,8 +178,10 @@ GUARDS: tuple[Guard, ...] = (
         "slots: a tenant gets its share",
         POOL,
         [
-            (" and self._busy_tenants[lane[0]] < self._most_per_tenant\n", "\n"),
-            ("                most_of_tenant=self._most_per_tenant,\n", ""),
+            (
+                "            max(1, round(concurrency * settings.webhook_tenant_share)),\n",
+                "            concurrency,\n",
+            ),
         ],
         [AT_POOL + "a_tenant_whose_receivers_hang_leaves_other_tenants_their_slots"],
     ),

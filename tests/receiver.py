@@ -74,6 +74,9 @@ class Receiver:
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
+        #: The most that were under way at a time.
+        self.busiest = 0
+        self._busy = 0
         self.port = 0
         self._server: asyncio.Server | None = None
         self._always: dict[str, Answer] = {}
@@ -146,7 +149,12 @@ class Receiver:
                     async with self._arrived:
                         self._arrived.notify_all()
                     queue = self._next[request.path]
-                    await _answer(writer, queue.popleft() if queue else self._always.get(request.path, OK))
+                    self._busy += 1
+                    self.busiest = max(self.busiest, self._busy)
+                    try:
+                        await _answer(writer, queue.popleft() if queue else self._always.get(request.path, OK))
+                    finally:
+                        self._busy -= 1
         finally:
             self._connections.discard(task)
             writer.close()

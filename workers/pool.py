@@ -8,8 +8,8 @@ When PostgreSQL goes away, results wait in memory and nothing new is claimed. Th
 or not their leases lasted: the token says if they still count. What was lost with the process is sent again.
 
 Any number of workers may run, none is special. Which deliveries a worker takes is decided in `claim_deliveries`, by
-what `_room` tells it; here, only that no endpoint and no tenant has more than its share of the slots, so that those
-which hang leave the others the rest.
+what `_room` tells it and by what others hold; here, only that no endpoint and no tenant has more than its share of the
+slots, so that those which hang leave the others the rest.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import random
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 from uuid import UUID
 
@@ -38,7 +38,7 @@ from app.broadcast import Bell, BellStopped
 from app.database import CONFLICTS, Database
 from app.domain import deliveries, delivery_feed, outbox
 from app.domain.addresses import AddressGuard
-from app.domain.deliveries import Claim, DeliveryStatus, Disabled, Job, Lane, Patience, Result
+from app.domain.deliveries import Caps, Claim, DeliveryStatus, Disabled, Job, Lane, Load, Patience, Result
 from app.domain.events import Cursors, Logged
 from app.domain.outbox import DELIVERIES
 from app.errors import ServiceUnavailable
@@ -114,8 +114,12 @@ class Worker:
         self._keep = timedelta(days=settings.webhook_keep_days)
         self._keep_commands = timedelta(days=settings.command_keep_days)
         self._replay_rate = settings.webhook_replay_rate
-        self._most_per_endpoint = max(1, round(concurrency * settings.webhook_endpoint_share))
-        self._most_per_tenant = max(1, round(concurrency * settings.webhook_tenant_share))
+        self._caps = Caps(
+            max(1, round(concurrency * settings.webhook_endpoint_share)),
+            max(1, round(concurrency * settings.webhook_tenant_share)),
+            settings.webhook_endpoint_in_flight,
+            settings.webhook_tenant_in_flight,
+        )
         days = settings.webhook_disable_after_days
         self._indulgence = Patience(
             settings.webhook_breaker_failures,
@@ -215,12 +219,12 @@ class Worker:
         if self._ahead is None:
             await self._compare_clocks()
         await self._give_back()
-        wanted, busy = self._room()
+        wanted, load = self._room()
         self._short = wanted <= 0 or len(self._results) >= SETTLE_BATCH
         if self._short:
             return POLL
         begun = time.monotonic()
-        claims = await self._claim(wanted, busy)
+        claims = await self._claim(wanted, load)
         if claims:
             await self._load(claims, begun)
         if not stop.is_set():
@@ -253,12 +257,12 @@ class Worker:
     def _crowded(self) -> bool:
         """Somebody has all the slots that it gets: what it is owed has to wait for one of them."""
         return (
-            max(self._busy.values(), default=0) >= self._most_per_endpoint
-            or max(self._busy_tenants.values(), default=0) >= self._most_per_tenant
+            max(self._busy.values(), default=0) >= self._caps.endpoint
+            or max(self._busy_tenants.values(), default=0) >= self._caps.tenant
         )
 
-    def _room(self) -> tuple[int, dict[Lane, int]]:
-        """How many to claim, and what counts against each endpoint's share.
+    def _room(self) -> tuple[int, Load]:
+        """How many to claim, and what there is to do already.
 
         As many posts as ended since the last claim are taken to end until the next one: with quick receivers the
         next ones wait here when a slot comes free, with slow ones nothing is held that another worker could send.
@@ -267,20 +271,12 @@ class Worker:
         held = self._busy + Counter({lane: len(jobs) for lane, jobs in self._waiting.items()})
         soon, self._ended = self._ended, Counter()
         wanted = min(self._concurrency - held.total() + soon.total(), CLAIM_BATCH)
-        return wanted, {lane: held[lane] - soon[lane] for lane in held | soon}
+        busy = {lane: held[lane] - soon[lane] for lane in held | soon}
+        return wanted, Load(busy, held, {claim.token for claim in chain(self._begin_by, self._results)})
 
-    async def _claim(self, n: int, busy: Mapping[Lane, int]) -> list[Claim]:
+    async def _claim(self, n: int, load: Load) -> list[Claim]:
         started = time.perf_counter()
-        async with self._db.across("work") as connection:
-            claims = await deliveries.claim(
-                connection,
-                n,
-                self._lease,
-                most=self._most_per_endpoint,
-                most_of_tenant=self._most_per_tenant,
-                busy=busy,
-                patience=self._indulgence,
-            )
+        claims = await deliveries.claim(self._db.at_once, n, self._lease, self._caps, load, patience=self._indulgence)
         CLAIM_SECONDS.observe(time.perf_counter() - started)
         return claims
 
@@ -319,7 +315,7 @@ class Worker:
             TENANT_SLOTS.labels(ids.show("ten", tenant_id)).set(n)
 
     def _may_begin(self, lane: Lane) -> bool:
-        return self._busy[lane] < self._most_per_endpoint and self._busy_tenants[lane[0]] < self._most_per_tenant
+        return self._busy[lane] < self._caps.endpoint and self._busy_tenants[lane[0]] < self._caps.tenant
 
     async def _post(self, job: Job) -> None:
         now = local_time() - (self._ahead or timedelta(0))

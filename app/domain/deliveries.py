@@ -11,8 +11,8 @@ tenants. Those of the lists, at the end, take one tenant's session.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from app import ids, paging, telemetry
-from app.database import Connection, Session, driver
+from app.database import Connection, Fetch, Session, driver
 from app.domain.events import Cursors, webhook_body
 from app.domain.tables import build, columns, instant, tenant_key, within_tenant
 from app.errors import AppError, InvalidInput
@@ -218,39 +218,61 @@ Lane: TypeAlias = tuple[UUID, UUID]
 
 _NO_LIMIT: Final = 2**31 - 1
 
-# A claim that a crash of the database forgets is one that nobody has acted on, or a duplicate at worst: not worth the
-# wait for the disk between an event and its receiver.
-_CLAIM: Final = """
-SELECT c.tenant_id, c.id, c.claim_token
-FROM set_config('synchronous_commit', 'off', true), claim_deliveries($1, $2, $3, $4, $5, $6, $7, $8) AS c
-"""
+_CLAIM: Final = "SELECT * FROM take_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How much may be under way at a time: in the caller, and over all workers, for one endpoint and one tenant."""
+
+    endpoint: int = _NO_LIMIT
+    tenant: int = _NO_LIMIT
+    endpoint_everywhere: int = _NO_LIMIT
+    tenant_everywhere: int = _NO_LIMIT
+
+
+NO_CAPS: Final = Caps()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the caller has to do already."""
+
+    #: By endpoint, what counts against its share of the caller's slots.
+    busy: Mapping[Lane, int] = field(default_factory=dict)
+    #: By endpoint, what has not been posted to the end.
+    held: Mapping[Lane, int] = field(default_factory=dict)
+    #: The tokens of all that is not written down yet: what bears another one is held by somebody else.
+    tokens: Collection[UUID] = ()
+
+
+IDLE: Final = Load()
 
 
 async def claim(
-    connection: Connection,
-    n: int,
-    lease: timedelta,
-    *,
-    most: int = _NO_LIMIT,
-    most_of_tenant: int = _NO_LIMIT,
-    busy: Mapping[Lane, int] | None = None,
-    patience: Patience = PATIENCE,
+    fetch: Fetch, n: int, lease: timedelta, caps: Caps = NO_CAPS, load: Load = IDLE, *, patience: Patience = PATIENCE
 ) -> list[Claim]:
     """Take up to `n` due deliveries; the attempt counts from here. Safe in any number of workers at once.
 
-    `busy` says how many posts the caller has under way to which endpoints; with these no endpoint gets more than
-    `most` and no tenant more than `most_of_tenant`. Tenants take turns. An endpoint with an open breaker is left alone.
+    With what is under way no endpoint and no tenant gets more than `caps` allow, but for what somebody waits for at a
+    screen. Tenants take turns. An endpoint with an open breaker is left alone.
+
+    `fetch` is `Database.at_once`. Inside a longer transaction, others that claim for the same tenants wait for its end.
     """
-    busy = busy or {}
-    rows = await connection.fetch(
+    lanes = load.busy.keys() | load.held.keys()
+    rows = await fetch(
         _CLAIM,
         n,
         lease,
-        most,
-        most_of_tenant,
-        [tenant_id for tenant_id, _ in busy],
-        [endpoint_id for _, endpoint_id in busy],
-        list(busy.values()),
+        caps.endpoint,
+        caps.tenant,
+        caps.endpoint_everywhere,
+        caps.tenant_everywhere,
+        [tenant_id for tenant_id, _ in lanes],
+        [endpoint_id for _, endpoint_id in lanes],
+        [load.busy.get(lane, 0) for lane in lanes],
+        [load.held.get(lane, 0) for lane in lanes],
+        list(load.tokens),
         patience.breaker,
     )
     return [Claim(*row) for row in rows]

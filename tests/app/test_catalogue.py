@@ -90,8 +90,9 @@ FUNCTIONS = {
     "find_enrollment(hash bytea)": "pc_lookup",
     "find_shared_serial(serial text, approve boolean)": "pc_lookup",
     "open_claims(serial text)": "pc_lookup",
-    "claim_deliveries(n integer, lease interval, most integer, most_of_tenant integer, busy_tenants uuid[], "
-    "busy uuid[], posts integer[], probe interval)": "pc_worker",
+    "claim_deliveries(n integer, lease interval, most integer, most_of_tenant integer, in_flight integer, "
+    "in_flight_of_tenant integer, busy_tenants uuid[], busy uuid[], posts integer[], held integer[], own uuid[], "
+    "probe interval)": "pc_worker",
     "count_deliveries()": "pc_worker",
     "running_replays(n integer)": "pc_worker",
     "forget_deliveries(n integer, older interval)": "pc_worker",
@@ -99,8 +100,15 @@ FUNCTIONS = {
     "next_delivery_due()": "pc_worker",
 }
 
+PLANS = {f"enable_{way}=off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")}
+
 #: function with its caller's rights -> the roles that may call it; none is named where anybody may
-VERBS = {"uuid7": set(), "log_events": {"pc_api", "pc_ingest", "pc_worker"}, "append_punches": set()}
+VERBS = {
+    "uuid7": set(),
+    "log_events": {"pc_api", "pc_ingest", "pc_worker"},
+    "append_punches": set(),
+    "take_deliveries": set(),
+}
 VERBS_CALLERS = {"pc_api", "pc_stream", "pc_ingest", "pc_feed", "pc_worker", "pc_lookup", "pc_ops", "pc_definer"}
 
 
@@ -231,7 +239,7 @@ async def test_what_runs_with_other_rights_is_narrow_and_closed_to_the_public(ow
     for name, row in definers.items():
         assert row["owner"] == "pc_definer"
         assert row["proconfig"][0] == "search_path=pg_catalog, public"
-        assert set(row["proconfig"][1:]) <= {"enable_seqscan=off", "enable_bitmapscan=off"}
+        assert set(row["proconfig"][1:]) <= PLANS
         assert set(row["acl"]) == {"pc_definer EXECUTE", f"{FUNCTIONS[name]} EXECUTE"}
 
 

@@ -172,6 +172,19 @@ async def _has_started(worker: Process) -> bool:
     return "worker_started" in worker.said()
 
 
+async def test_over_all_workers_an_endpoint_has_no_more_posts_under_way_than_it_may(rig: Rig) -> None:
+    await rig.staff(servers=0, workers=3, webhook_endpoint_in_flight="6")
+    tenant_id, receiver = await add_receiver(rig)
+    receiver.always(Answer(delay=0.2))
+
+    events = await happen(rig, tenant_id, 2, a_second=60)
+    await all_delivered(rig, tenant_id)
+
+    # One worker's share alone would be twelve.
+    assert receiver.busiest == 6
+    assert came_once(receiver, events)
+
+
 async def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(rig: Rig) -> None:
     await rig.staff(servers=0, workers=1)
     tenant_id, receiver = await add_receiver(rig)

@@ -20,7 +20,7 @@ import svix
 from app import ids, migrations
 from app.broadcast import Bell
 from app.domain import deliveries, outbox, replays
-from app.domain.deliveries import DeliveryStatus, Result
+from app.domain.deliveries import DeliveryStatus, Load, Result
 from app.domain.endpoints import Endpoint
 from app.domain.events import Cursors, EventType, webhook_body
 from app.domain.outbox import DELIVERIES
@@ -392,12 +392,14 @@ async def test_as_many_are_claimed_ahead_as_ended_of_late(scene: Scene) -> None:
         at_first = worker._room()
         worker._ended[scene.tenant_id, endpoint.id] = 7
         then = worker._room()
-        await worker._load(await worker._claim(*then), time.monotonic())
+        claims = await worker._claim(*then)
+        await worker._load(claims, time.monotonic())
         full = worker._room()
 
-    assert at_first == (10, {})
-    assert then == (17, {(scene.tenant_id, endpoint.id): -7})
-    assert full == (-2, {(scene.tenant_id, endpoint.id): 12})
+    lane = (scene.tenant_id, endpoint.id)
+    assert at_first == (10, Load({}, {}, set()))
+    assert then == (17, Load({lane: -7}, {}, set()))
+    assert full == (-2, Load({lane: 12}, {lane: 12}, {claims[0].token}))
 
 
 async def test_what_was_claimed_ahead_for_an_endpoint_that_begins_to_fail_is_given_back_uncounted(scene: Scene) -> None:
@@ -464,7 +466,7 @@ async def test_what_a_dead_worker_held_is_delivered_by_another(scene: Scene, mon
     await scene.endpoint()
     await scene.happen(3)
     async with scene.db.across("work") as connection:
-        assert len(await deliveries.claim(connection, 10, timedelta(seconds=0.3))) == 3
+        assert len(await deliveries.claim(connection.fetch, 10, timedelta(seconds=0.3))) == 3
 
     async with scene.worker():
         await scene.until("DELIVERED")

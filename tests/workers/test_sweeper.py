@@ -95,8 +95,8 @@ async def test_leases_that_ran_out_are_taken_back_and_those_that_last_are_not(
     await scene.endpoint()
     await scene.happen(7)
     async with scene.db.across("work") as connection:
-        await deliveries.claim(connection, 5, timedelta(milliseconds=-1))
-        await deliveries.claim(connection, 2, timedelta(seconds=30))
+        await deliveries.claim(connection.fetch, 5, timedelta(milliseconds=-1))
+        await deliveries.claim(connection.fetch, 2, timedelta(seconds=30))
     before = sweeper.LOST_LEASES._value.get()
 
     assert await sweeper.reap(scene.db) == 5

@@ -16,7 +16,7 @@ import pytest
 
 from app.database import Database, driver
 from app.domain import deliveries
-from app.domain.deliveries import Claim, DeliveryStatus, Job, Result
+from app.domain.deliveries import Caps, Claim, DeliveryStatus, Job, Load, Result
 from app.domain.endpoints import Endpoint
 from app.domain.events import Cursors, EventType, webhook_body
 from app.vault import Vault
@@ -46,8 +46,7 @@ async def endpoint(own_db: Database, vault: Vault, tenant_id: UUID) -> Endpoint:
 
 
 async def claim(db: Database, n: int = 100, lease: timedelta = LEASE, **options: Any) -> list[Claim]:
-    async with db.across("work") as connection:
-        return await deliveries.claim(connection, n, lease, **options)
+    return await deliveries.claim(db.at_once, n, lease, **options)
 
 
 async def load(db: Database, claims: list[Claim]) -> list[Job]:
@@ -143,7 +142,7 @@ async def test_a_claim_does_not_wait_for_another(own_db: Database, endpoint: End
     await happen(own_db, endpoint.tenant_id, 3)
 
     async with own_db.across("work") as connection:
-        first = await deliveries.claim(connection, 2, LEASE)
+        first = await deliveries.claim(connection.fetch, 2, LEASE)
         second = await asyncio.wait_for(claim(own_db, 2), timeout=5)
 
     assert (len(first), len(second)) == (2, 1)
@@ -154,7 +153,9 @@ async def test_no_endpoint_gets_more_than_its_share_of_a_claim(own_db: Database,
     crowded, quiet, full = [await make_endpoint(own_db, vault, tenant_id) for _ in range(3)]
     await happen(own_db, tenant_id, 5)
 
-    claims = await claim(own_db, 100, most=4, busy={(tenant_id, crowded.id): 1, (tenant_id, full.id): 4})
+    claims = await claim(
+        own_db, 100, caps=Caps(endpoint=4), load=Load({(tenant_id, crowded.id): 1, (tenant_id, full.id): 4})
+    )
 
     taken = Counter(job.endpoint_id for job in await load(own_db, claims))
     assert taken == {crowded.id: 3, quiet.id: 4}
@@ -168,9 +169,82 @@ async def test_an_endpoint_that_has_its_share_does_not_hide_what_others_are_owed
     await happen(own_db, tenant_id, 10, EventType.DEVICE_ONLINE)
     await happen(own_db, tenant_id, 1, EventType.DEVICE_OFFLINE)
 
-    claims = await claim(own_db, 5, most=4, busy={(tenant_id, full.id): 4})
+    claims = await claim(own_db, 5, caps=Caps(endpoint=4), load=Load({(tenant_id, full.id): 4}))
 
     assert [job.endpoint_id for job in await load(own_db, claims)] == [other.id]
+
+
+# Over all workers
+
+
+async def test_what_others_hold_counts_against_an_endpoint(own_db: Database, vault: Vault, tenant_id: UUID) -> None:
+    crowded, quiet = [
+        await make_endpoint(own_db, vault, tenant_id, event_types=[name])
+        for name in ("device.online", "device.offline")
+    ]
+    await happen(own_db, tenant_id, 20, EventType.DEVICE_ONLINE)
+    caps = Caps(endpoint_everywhere=5)
+
+    theirs = await claim(own_db, 3, caps=caps)
+    mine = await claim(own_db, 10, caps=caps)
+    nobody = await claim(own_db, 10, caps=caps)
+    await happen(own_db, tenant_id, 20, EventType.DEVICE_OFFLINE)
+    other = await claim(own_db, 10, caps=caps)
+    # One of mine has ended; that it is not written down yet is nobody's business.
+    already = Load(held={(tenant_id, crowded.id): 1, (tenant_id, quiet.id): 5}, tokens=[mine[0].token, other[0].token])
+    after_one = await claim(own_db, 10, caps=caps, load=already)
+    await settle(own_db, *map(delivered, theirs))
+    after_theirs = await claim(own_db, 10, caps=caps)
+
+    assert [len(claims) for claims in (theirs, mine, nobody, other, after_one, after_theirs)] == [3, 2, 0, 5, 1, 2]
+    assert {job.endpoint_id for job in await load(own_db, other)} == {quiet.id}
+
+
+async def test_what_others_hold_counts_against_a_tenant(own_db: Database, vault: Vault, tenant_id: UUID) -> None:
+    for _ in range(2):
+        await make_endpoint(own_db, vault, tenant_id)
+    other = (await make_tenant(own_db)).tenant_id
+    await make_endpoint(own_db, vault, other)
+    await happen(own_db, tenant_id, 20)
+    caps = Caps(tenant_everywhere=7)
+
+    theirs = await claim(own_db, 6, caps=caps)
+    await happen(own_db, other, 20)
+    mine = await claim(own_db, 5, caps=caps)
+
+    # Its last place, and the turns that it may not take go to others.
+    assert {held.tenant_id for held in theirs} == {tenant_id}
+    assert Counter(held.tenant_id for held in mine) == {tenant_id: 1, other: 4}
+
+
+async def test_what_a_dead_worker_held_counts_until_its_lease_ends(own_db: Database, endpoint: Endpoint) -> None:
+    await happen(own_db, endpoint.tenant_id, 20)
+    await claim(own_db, 3, OVER)
+    await claim(own_db, 4)
+
+    claims = await claim(own_db, 10, caps=Caps(endpoint_everywhere=5))
+
+    assert len(claims) == 1
+
+
+@pytest.mark.parametrize("caps", [Caps(endpoint_everywhere=5), Caps(tenant_everywhere=5)])
+async def test_two_that_claim_at_once_stay_within_the_caps_together(
+    own_db: Database, endpoint: Endpoint, caps: Caps
+) -> None:
+    await happen(own_db, endpoint.tenant_id, 20)
+
+    async with own_db.across("work") as connection:
+        first = await deliveries.claim(connection.fetch, 3, LEASE, caps)
+        claiming = asyncio.create_task(claim(own_db, 10, caps=caps))
+        # It has dealt itself five by now, and does not take them.
+        async with asyncio.timeout(20), own_db.across("work") as watcher:
+            while not claiming.done() and not await watcher.fetchval(  # noqa: ASYNC110
+                "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            ):
+                await asyncio.sleep(0.01)
+    second = await claiming
+
+    assert (len(first), len(second)) == (3, 2)
 
 
 # Loading
@@ -542,7 +616,9 @@ async def test_no_tenant_gets_more_than_its_share_of_a_claim(own_db: Database, v
     await happen(own_db, tenant_id, 20)
     await happen(own_db, other, 20)
 
-    claims = await claim(own_db, 100, most_of_tenant=6, busy={(tenant_id, first.id): 3, (tenant_id, second.id): 1})
+    claims = await claim(
+        own_db, 100, caps=Caps(tenant=6), load=Load({(tenant_id, first.id): 3, (tenant_id, second.id): 1})
+    )
 
     assert Counter(held.tenant_id for held in claims) == {tenant_id: 2, other: 6}
 

@@ -65,13 +65,13 @@ class Reads:
 
 async def claim(db: Database) -> list[Claim]:
     async with db.across("work") as connection:
-        return await deliveries.claim(connection, TAKEN, timedelta(seconds=30))
+        return await deliveries.claim(connection.fetch, TAKEN, timedelta(seconds=30))
 
 
 async def test_whatever_has_ended_a_claim_reads_what_it_takes(own_db: Database, endpoint: Endpoint) -> None:
     async with own_db.across("work") as connection:
         reads = await Reads.begin(connection)
-        taken = await deliveries.claim(connection, TAKEN, timedelta(seconds=30))
+        taken = await deliveries.claim(connection.fetch, TAKEN, timedelta(seconds=30))
         scanned, fetched = await reads.end()
 
     assert len(taken) == TAKEN

@@ -63,7 +63,7 @@ async def step(db: Database, replay: Replay, rate: float = 1000, waited: timedel
 async def deliver(db: Database, tenant_id: UUID) -> int:
     """Everything that is due, with success."""
     async with db.across("work") as connection:
-        claims = await deliveries.claim(connection, 1000, timedelta(seconds=30))
+        claims = await deliveries.claim(connection.fetch, 1000, timedelta(seconds=30))
     if claims:
         async with db.across("work", [tenant_id]) as connection:
             results = [Result(held, DeliveryStatus.DELIVERED, datetime.now(UTC), 1, status_code=200) for held in claims]
