@@ -17,7 +17,19 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-NAMES: Final = ("parse", "ingest", "feed", "outbound", "delivery", "claims", "day", "graphql", "backlog", "pages")
+NAMES: Final = (
+    "parse",
+    "ingest",
+    "feed",
+    "outbound",
+    "delivery",
+    "claims",
+    "faults",
+    "day",
+    "graphql",
+    "backlog",
+    "pages",
+)
 RESULTS: Final = Path(__file__).parent / "results"
 
 

@@ -1,5 +1,9 @@
 """How long a claim takes when the table is full: 100 endpoints of 20 tenants, all with a backlog, in front of many
-deliveries that ended long ago. Long is 100,000 due before 1,000,000 finished.
+deliveries that ended long ago, and beside some that other workers hold. Long is 100,000 due before 1,000,000 finished.
+
+What is claimed is settled before the next claim, and such rounds are timed too: before anything has ended, with all
+that ended, and after the table has been at work for a while, each round with as many new deliveries. By then there are
+dead rows, and autovacuum has run or has not. At the end deliveries are removed as the retention has it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ SECRET: Final = webhook.secret_from(bytes(range(32)))
 PIECE: Final = 100_000
 #: Those of a worker of 50 slots, with the shares and caps that are the default.
 CAPS: Final = Caps(12, 25, 50, 500)
+#: What other workers hold meanwhile.
+HELD: Final = 200
+ROUNDS: Final = 150
+_DEAD: Final = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'webhook_deliveries'"
 _FILL: Final = """
 INSERT INTO webhook_deliveries
     (tenant_id, id, endpoint_id, position, event_id, event_type, status, attempt_count, due_at, created_at,
@@ -40,20 +48,44 @@ def run(short: bool) -> list[dict[str, Any]]:
 
 async def measure(*, short: bool) -> list[dict[str, Any]]:
     """Claims of 50, with the shares of a worker of 50 slots; each is settled before the next."""
-    due, finished = (20_000, 100_000) if short else (100_000, 1_000_000)
+    due, finished, seconds = (20_000, 100_000, 5.0) if short else (100_000, 1_000_000, 120.0)
     async with stand() as rig:
         lanes = [lane for _ in range(20) for lane in await _endpoints(rig)]
         await _fill(rig, lanes, due, DeliveryStatus.PENDING)
+        for _ in range(HELD // 50):
+            await deliveries.claim(rig.db.at_once, 50, timedelta(hours=1))
+        empty = [await _round(rig) for _ in range(ROUNDS)]
         await _fill(rig, lanes, finished, DeliveryStatus.DELIVERED)
-        times = sorted([await _claim(rig) for _ in range(150)])
-    return [
+        full = [await _round(rig) for _ in range(ROUNDS)]
+        worked, dead = await _work(rig, lanes, seconds)
+        old = [await _round(rig) for _ in range(ROUNDS)]
+        ended, removing = await _forget(rig)
+    size = f"{due:,} due, {finished:,} finished"
+    rows: list[dict[str, Any]] = [
         {
-            "name": f"claim of 50, {due:,} due, {finished:,} finished: p{share}",
-            "figure": round(times[len(times) * share // 100] * 1e3, 1),
+            "name": f"claim of 50, {name}: p{share}",
+            "figure": round(sorted(claim for claim, _ in rounds)[ROUNDS * share // 100] * 1e3, 1),
             "unit": "ms",
         }
+        for name, rounds in ((size, full), (f"{size}, after {worked:,} more", old))
         for share in (50, 99)
     ]
+    rows += [
+        {
+            "name": f"claimed and settled, {name}, beside nothing finished",
+            "figure": round(50 * ROUNDS / sum(whole for _, whole in rounds)),
+            "unit": "deliveries/s",
+            "floor": round(50 * ROUNDS / sum(whole for _, whole in empty)),
+            "ratio": round(sum(whole for _, whole in empty) / sum(whole for _, whole in rounds), 2),
+        }
+        for name, rounds in ((size, full), (f"after {worked:,} more", old))
+    ]
+    rows += [
+        {"name": f"dead rows while it worked: {name}", "figure": figure, "unit": "rows"}
+        for name, figure in (("most", max(dead)), ("at the end", dead[-1]))
+    ]
+    rows.append({"name": "removed by the retention", "figure": round(ended / removing), "unit": "deliveries/s"})
+    return rows
 
 
 async def _endpoints(rig: Stand) -> list[tuple[UUID, UUID]]:
@@ -75,15 +107,39 @@ async def _fill(rig: Stand, lanes: list[tuple[UUID, UUID]], rows: int, status: D
             await connection.execute(_FILL, tenants, endpoints, each, status, timeout=300)
 
 
-async def _claim(rig: Stand) -> float:
-    """Seconds."""
+async def _work(rig: Stand, lanes: list[tuple[UUID, UUID]], seconds: float) -> tuple[int, list[int]]:
+    """So long, as many deliveries come as end; how many, and how many dead rows there were, every second."""
+    worked, dead = 0, [0]
+    begun = time.monotonic()
+    some = [lanes[n::2] for n in (0, 1)]
+    while (spent := time.monotonic() - begun) < seconds:
+        await _fill(rig, some[worked // 50 % 2], 50, DeliveryStatus.PENDING)
+        await _round(rig)
+        worked += 50
+        if spent >= len(dead):
+            async with rig.db.across("lookup") as connection:
+                dead.append(await connection.fetchval(_DEAD))
+    return worked, dead
+
+
+async def _forget(rig: Stand) -> tuple[int, float]:
+    """How many were removed, and in how many seconds: ten steps of a sweep."""
+    started, gone = time.perf_counter(), 0
+    for _ in range(10):
+        async with rig.db.across("work") as connection:
+            gone += await deliveries.forget(connection, timedelta(0))
+    return gone, time.perf_counter() - started
+
+
+async def _round(rig: Stand) -> tuple[float, float]:
+    """Seconds of one claim, and with its settling."""
     started = time.perf_counter()
     claims = await deliveries.claim(rig.db.at_once, 50, timedelta(seconds=30), CAPS)
     took = time.perf_counter() - started
     async with rig.db.across("work", list({held.tenant_id for held in claims})) as connection:
         done = [Result(held, DeliveryStatus.DELIVERED, datetime.now(UTC), 1, status_code=200) for held in claims]
         await deliveries.settle(connection, done)
-    return took
+    return took, time.perf_counter() - started
 
 
 if __name__ == "__main__":
