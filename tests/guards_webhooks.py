@@ -2,16 +2,97 @@
 
 from __future__ import annotations
 
-from tests.guards import AT_DELIVERIES, AT_POOL, DELIVERIES, LOG, Guard
+from tests.guards import AT_DELIVERIES, AT_OUTBOUND, AT_POOL, DELIVERIES, ISOLATION, LOG, Guard
 
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
 REPLAYS, AT_REPLAYS = "app/domain/replays.py", "tests/app/domain/test_replays.py::test_"
 CLAIMS = "app/migrations/versions/0021_caps_over_all_workers.py"
+OUTBOUND, WIRE, AT_WIRE = "workers/outbound.py", "protocol/webhook.py", "tests/protocol/test_webhook.py::test_"
 AT_FAULTS = "tests/workers/test_faults.py::test_"
 AT_PROCESSES = "tests/journeys/test_webhook_faults.py::test_"
 AT_SWEEPER, AT_DELIVERY = "tests/workers/test_sweeper.py::test_", "tests/workers/test_delivery.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "signatures: id, time and body",
+        WIRE,
+        [
+            (
+                '    signed = b".".join((msg_id.encode(), b"%d" % timestamp, body))\n',
+                '    signed = msg_id.encode() + b"." + body\n',
+            )
+        ],
+        [AT_FAULTS + "every_event_of_twenty_tenants_reaches_each_of_their_endpoints_once"],
+    ),
+    Guard(
+        "signatures: both secrets during the grace",
+        WIRE,
+        [('        standard += " " + sign_standard(previous_secret, event_id, timestamp, body)\n', "        pass\n")],
+        [AT_FAULTS + "a_rotation_under_load_is_accepted_by_every_stock_verifier"],
+    ),
+    Guard(
+        "schedule: it ends",
+        WIRE,
+        [("    if failures > len(delays):\n        return None\n", "    failures = min(failures, len(delays))\n")],
+        [AT_WIRE + "the_schedule_makes_ten_attempts_and_ends"],
+    ),
+    Guard(
+        "schedule: the first wait is not shortened",
+        WIRE,
+        [("(abs(share) if failures == 1 else share)", "share")],
+        [AT_WIRE + "jitter_moves_a_wait_by_a_tenth_at_most_and_the_first_only_later"],
+    ),
+    Guard(
+        "what is committed is owed",
+        LOG,
+        [("                WHERE e.deleted_at IS NULL AND e.status <> 'DISABLED'\n", "                WHERE false\n")],
+        [AT_PROCESSES + "a_server_that_is_killed_around_its_commit_delivers_what_it_committed"],
+    ),
+    Guard(
+        "deadline: for the whole of an attempt",
+        OUTBOUND,
+        [("asyncio.timeout(self.timeout.total_seconds())", "asyncio.timeout(None)")],
+        [AT_OUTBOUND + "a_drip_is_cut_at_the_deadline"],
+    ),
+    Guard(
+        "answers: no more is read than is wanted",
+        OUTBOUND,
+        [("                    if read >= MOST_READ:\n", "                    if False:\n")],
+        [AT_OUTBOUND + "of_a_gigabyte_sixty_four_kibibytes_are_read"],
+    ),
+    Guard(
+        "address guard: every address of a name",
+        OUTBOUND,
+        [("if not all(self._guard.allows(address)", "if not any(self._guard.allows(address)")],
+        [AT_OUTBOUND + "one_forbidden_address_among_good_ones_spoils_the_name"],
+    ),
+    Guard(
+        "address guard: the socket once more",
+        OUTBOUND,
+        [("        if not self._guard.allows(str(address[0])):\n", "        if False:\n")],
+        [AT_OUTBOUND + "the_socket_is_judged_even_when_the_name_was_not"],
+    ),
+    Guard(
+        "redirects are failures",
+        OUTBOUND,
+        [(" if trip.status is not None and 300 <= trip.status < 400 else None\n", " if False else None\n")],
+        [AT_OUTBOUND + "a_redirect_is_not_followed"],
+    ),
+    Guard(
+        "tenant policy: a worker sees the tenants it names",
+        ISOLATION,
+        [('    "pc_worker": MANY,\n', '    "pc_worker": ALL,\n')],
+        [
+            AT_DELIVERIES + "another_tenants_delivery_cannot_be_settled",
+            AT_DELIVERIES + "only_the_tenants_that_are_named_are_loaded",
+        ],
+    ),
+    Guard(
+        "claimed ahead: as many as ended",
+        POOL,
+        [("held.total() + soon.total(), CLAIM_BATCH)", "held.total(), CLAIM_BATCH)")],
+        [AT_POOL + "as_many_are_claimed_ahead_as_ended_of_late"],
+    ),
     Guard(
         "claim: skip what another worker is taking",
         CLAIMS,

@@ -1,7 +1,8 @@
 """What must hold when something breaks between an event and its receiver, and the tests that show it.
 
 Each row is a fault, what must hold, and where that is tested. `test_faults.py` sees to it that every test named here
-exists, so a row cannot lose its proof unnoticed. Sizes are those of a quick run; what is marked `full` runs at size.
+exists, and that each row has a guard, so a row cannot lose its proof unnoticed. Sizes are those of a quick run;
+`bench/faults.py` has the long ones at full size.
 """
 
 from __future__ import annotations
@@ -194,6 +195,8 @@ ROWS = (
         "none is found",
         (
             f"{POOL}::another_tenants_endpoint_never_receives",
+            f"{DELIVERIES}::another_tenants_delivery_cannot_be_settled",
+            f"{DELIVERIES}::only_the_tenants_that_are_named_are_loaded",
             "tests/schema/test_tenants.py::a_tenant_with_nothing_sees_nothing",
         ),
     ),

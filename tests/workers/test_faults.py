@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from app import ids
 from app.domain import endpoints
+from tests import guards
 from tests.factories import SECRET, make_tenant
 from tests.receiver import HANG, OK, RESET, Answer, Received
 from tests.workers import verifiers
@@ -30,6 +31,11 @@ def test_every_row_has_its_tests() -> None:
     assert [row.number for row in ROWS] == list(range(1, DESIGN_ROWS + 1))
     missing = [f"{row.number}: {test}" for row in ROWS for test in row.tests if not _exists(test)]
     assert missing == []
+
+
+def test_every_row_has_a_guard() -> None:
+    watched = {test.replace("::test_", "::") for guard in guards.tables() for test in guard.tests}
+    assert [row.number for row in ROWS if not watched.intersection(row.tests)] == []
 
 
 def _exists(test: str) -> bool:
