@@ -6,7 +6,7 @@ from tests.guards import AT_DELIVERIES, AT_OUTBOUND, AT_POOL, DELIVERIES, ISOLAT
 
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
 REPLAYS, AT_REPLAYS = "app/domain/replays.py", "tests/app/domain/test_replays.py::test_"
-CLAIMS = "app/migrations/versions/0021_caps_over_all_workers.py"
+CLAIMS = "app/migrations/versions/0022_caps_over_all_workers.py"
 OUTBOUND, WIRE, AT_WIRE = "workers/outbound.py", "protocol/webhook.py", "tests/protocol/test_webhook.py::test_"
 AT_FAULTS = "tests/workers/test_faults.py::test_"
 AT_PROCESSES = "tests/journeys/test_webhook_faults.py::test_"

@@ -132,6 +132,7 @@ class Worker:
         self._busy_tenants: Counter[UUID] = Counter()  # the same, by tenant
         self._ended: Counter[Lane] = Counter()  # posts that ended since the last claim, by endpoint
         self._failing: Counter[Lane] = Counter()  # failures in a row, by endpoint
+        self._shut: dict[Lane, Claim] = {}  # the same that the database does not know of before this is written down
         self._unwanted: list[Claim] = []  # claimed for an endpoint that turned out to fail; to be given back
         self._begin_by: dict[Claim, float] = {}  # of all that waits or is posted: later, its lease might run out
         self._results: dict[Claim, Result] = {}  # oldest first; not written down yet
@@ -272,6 +273,8 @@ class Worker:
         soon, self._ended = self._ended, Counter()
         wanted = min(self._concurrency - held.total() + soon.total(), CLAIM_BATCH)
         busy = {lane: held[lane] - soon[lane] for lane in held | soon}
+        self._shut = {lane: claim for lane, claim in self._shut.items() if claim in self._results}
+        busy |= dict.fromkeys(self._shut, self._caps.endpoint)
         return wanted, Load(busy, held, {claim.token for claim in chain(self._begin_by, self._results)})
 
     async def _claim(self, n: int, load: Load) -> list[Claim]:
@@ -321,17 +324,19 @@ class Worker:
         now = local_time() - (self._ahead or timedelta(0))
         result = await delivery.attempt(job, self._door, self._vault, self._delays, now)
         self._results[job.claim] = result
-        self._judge(job.lane, result)
+        self._judge(job, result)
         self._all_settled.clear()
         self._has_results.set()
 
-    def _judge(self, lane: Lane, result: Result) -> None:
+    def _judge(self, job: Job, result: Result) -> None:
         """What waits here for an endpoint whose breaker opens with this result was claimed too early."""
+        lane = job.lane
         if result.status == DeliveryStatus.DELIVERED:
             self._failing.pop(lane, None)
             return
         self._failing[lane] += 1
         if self._failing[lane] >= self._indulgence.failures:
+            self._shut[lane] = job.claim
             unwanted = [job.claim for job in self._waiting.pop(lane, ())]
             self._unwanted += unwanted
             for claim in unwanted:

@@ -531,11 +531,11 @@ async def test_what_is_not_finished_in_time_is_given_back_uncounted(
 
 
 async def test_what_was_claimed_and_not_begun_is_given_back_uncounted(scene: Scene) -> None:
-    endpoint = await scene.endpoint()
+    await scene.endpoint()
     await scene.happen(5)
 
     async with scene.idle() as worker:
-        await worker._load(await worker._claim(5, {(scene.tenant_id, endpoint.id): 0}), time.monotonic())
+        await worker._load(await worker._claim(5, deliveries.IDLE), time.monotonic())
         await worker._drain()
 
     found = await scene.rows("SELECT status, attempt_count, claim_token FROM webhook_deliveries")
@@ -547,7 +547,7 @@ async def test_a_frozen_worker_that_comes_back_posts_nothing(scene: Scene) -> No
     await scene.happen()
 
     async with scene.idle() as worker:
-        claims = await worker._claim(10, {})
+        claims = await worker._claim(10, deliveries.IDLE)
         await worker._load(claims, time.monotonic() - 20)
         worker._begin()
         await asyncio.sleep(0.2)
@@ -563,7 +563,7 @@ async def test_a_result_that_the_database_refuses_holds_up_no_other(scene: Scene
     async with scene.idle() as worker:
         results = [
             Result(claim, DeliveryStatus.DELIVERED, datetime.now(UTC), 1, error=error)
-            for claim, error in zip(await worker._claim(10, {}), (None, "\x00", None), strict=True)
+            for claim, error in zip(await worker._claim(10, deliveries.IDLE), (None, "\x00", None), strict=True)
         ]
         worker._results = {result.claim: result for result in results}
         await worker._settle(results)
