@@ -140,7 +140,7 @@ GUARDS: tuple[Guard, ...] = (
                 "    digest",
             )
         ],
-        [AT_ANSWERS + "two_packets_at_once_see_each_other"],
+        [AT_ANSWERS + "of_two_packets_at_once_the_later_sees_the_earlier"],
     ),
     Guard(
         "answers: one device's packets are not another's",

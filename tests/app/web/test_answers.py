@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from app.database import Database
+from app.database import Connection, Database
 from app.domain import answers, commands
+from app.domain.answers import Kept
 from app.domain.devices import Device
 from app.vault import Vault
 from protocol.adms.requests import Packet, TableUpload
@@ -78,6 +79,13 @@ class Unit:
             self.customer.url(f"querydata?SN={self.device.serial_number}&{query}&count=4"), packets[number - base]
         )
         assert (answer.status, answer.body) == (200, f"{table}=4".encode())
+
+    async def keep(self, connection: Connection, vault: Vault, number: int) -> Kept:
+        """As the process that a packet comes to does first."""
+        serial, tenant_id, device_id = self.device.serial_number, self.device.tenant_id, self.device.id
+        packet = Packet(number, len(PACKETS))
+        upload = TableUpload(serial, "user", 4, PACKETS[number - 1], command_id=self.number, packet=packet)
+        return await answers.keep(connection, vault, tenant_id, device_id, upload, room=2**16)
 
     async def users(self) -> list[tuple[str, str]]:
         query = "SELECT pin, name FROM terminal_users ORDER BY pin"
@@ -147,20 +155,26 @@ async def test_packets_are_joined_whichever_process_each_comes_to_and_after_one_
     assert await unit.users() == EVERYBODY
 
 
-async def test_two_packets_at_once_see_each_other(
-    server: Server, db: Database, customer: Customer, unit: Unit, database_url: str
+async def test_of_two_packets_at_once_the_later_sees_the_earlier(
+    server: Server, db: Database, vault: Vault, customer: Customer, unit: Unit
 ) -> None:
+    """Or neither process would have all of them, and nobody would read the answer."""
     await unit.asked(server)
     await unit.sends(server, 1)
-    async with Server(database_url) as twin:
-        async with db.across("ingest", [customer.tenant_id]) as connection:
-            await commands.lock(connection, customer.tenant_id, unit.device.id)
-            both = asyncio.gather(unit.sends(server, 2), unit.sends(twin, 3))
-            await until_blocked(db, 2)
-        await both
 
-    assert await unit.command() == ("SUCCEEDED", 4, None)
-    assert await unit.users() == EVERYBODY
+    async def keep(number: int, committing: asyncio.Event) -> Kept:
+        async with db.across("ingest", [customer.tenant_id]) as connection:
+            kept = await unit.keep(connection, vault, number)
+            await committing.wait()
+        return kept
+
+    commit = asyncio.Event()
+    earlier = asyncio.create_task(keep(2, commit))
+    later = asyncio.create_task(keep(3, commit))
+    await until_blocked(db)
+    commit.set()
+
+    assert sorted(len(kept.whole) for kept in await asyncio.gather(earlier, later)) == [0, 3]
 
 
 async def test_a_packet_that_comes_again_after_the_whole_changes_nothing(server: Server, unit: Unit) -> None:
@@ -261,12 +275,9 @@ async def test_a_whole_answer_whose_reader_died_is_read_later(
     server: Server, db: Database, vault: Vault, customer: Customer, unit: Unit
 ) -> None:
     await unit.asked(server)
-    for number, body in enumerate(PACKETS, 1):
-        upload = TableUpload(
-            unit.device.serial_number, "user", 4, body, command_id=unit.number, packet=Packet(number, 3)
-        )
+    for number in (1, 2, 3):
         async with db.across("ingest", [customer.tenant_id]) as connection:
-            await answers.keep(connection, vault, customer.tenant_id, unit.device.id, upload, room=2**16)
+            await unit.keep(connection, vault, number)
     await unit.time_passes()
     await server.application.iclock.answers.finish()
 
