@@ -15,7 +15,7 @@ from app.domain.answers import Kept
 from app.domain.devices import Device
 from app.vault import Vault
 from protocol.adms.requests import Packet, TableUpload
-from tests.app.web.test_iclock import Customer, lines, make_customer
+from tests.app.web.customers import Customer, lines
 from tests.database import dicts, until_blocked
 from tests.factories import make_device
 from tests.server import Server
@@ -42,11 +42,6 @@ PACKETS = cut(b"ter1\t", b"34\tpassword")
 async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
     async with Server(database_url, device_rate=10_000, device_burst=10_000, device_body_bytes=2**16) as running:
         yield running
-
-
-@pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ import pytest
 from app.database import Database
 from app.domain.devices import Device
 from app.simulator import Terminal, simulate
-from app.vault import Vault
 from app.web.wire import Http
-from tests.app.web.test_iclock import Customer, attlog, body, eventually, lines, make_customer
+from tests.app.web.customers import Customer, attlog, body, eventually, lines
 from tests.database import dicts
 from tests.factories import make_device
 from tests.server import Server, hang_up, listen, request
@@ -33,16 +32,6 @@ WITHIN = 60
 async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
     async with Server(database_url, device_rate=10_000, device_burst=10_000) as running:
         yield running
-
-
-@pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
-
-
-@pytest.fixture
-async def device(db: Database, customer: Customer) -> Device:
-    return await make_device(db, customer.tenant_id)
 
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]

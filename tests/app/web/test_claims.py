@@ -13,7 +13,7 @@ from app.database import Database
 from app.domain import claims
 from app.domain.devices import Device
 from app.vault import Vault
-from tests.app.web.test_iclock import NINE, body, lines, make_customer
+from tests.app.web.customers import NINE, body, lines, make_customer
 from tests.database import dicts
 from tests.factories import make_device
 from tests.server import Reply, Server

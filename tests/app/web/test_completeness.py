@@ -12,8 +12,7 @@ import pytest
 from app.database import Database
 from app.domain.devices import Device
 from app.simulator import AccessTerminal, State, Terminal
-from app.vault import Vault
-from tests.app.web.test_iclock import Customer, make_customer
+from tests.app.web.customers import Customer
 from tests.database import dicts
 from tests.factories import make_device
 from tests.server import Server
@@ -25,11 +24,6 @@ WITHIN = 60
 async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
     async with Server(database_url, device_delay_seconds=2, reconcile_settle_seconds=0.1) as running:
         yield running
-
-
-@pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
 
 
 @pytest.fixture

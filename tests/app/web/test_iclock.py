@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import orjson
 import pytest
 
 from app import ids
 from app.database import Database
-from app.domain import bindings, devices, tenants
+from app.domain import bindings, devices
 from app.domain.devices import Device
 from app.vault import Vault
+from tests.app.web.customers import (
+    NINE,
+    TEN,
+    Customer,
+    attlog,
+    body,
+    eventually,
+    lines,
+    make_customer,
+    options,
+    positions,
+)
 from tests.database import dicts, held, until_blocked
 from tests.factories import make_device
 from tests.server import Reply, Server, hang_up, read_reply, request
-
-NINE = "17\t2026-03-02 09:00:00\t0\t1\t0"
-TEN = "17\t2026-03-02 10:00:00\t1\t15\t0"
-
-
-@dataclass(frozen=True, slots=True)
-class Customer:
-    """A tenant with an address for its terminals."""
-
-    tenant_id: UUID
-    token: str
-    label: str
-
-    def url(self, tail: str) -> str:
-        return f"/d/{self.token}/iclock/{tail}"
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +39,8 @@ async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
-
-
-@pytest.fixture
 async def device(db: Database, customer: Customer) -> Device:
     return await make_device(db, customer.tenant_id, time_zone="Africa/Casablanca")
-
-
-async def make_customer(db: Database, vault: Vault) -> Customer:
-    async with db.across("operate") as connection:
-        created = await tenants.create(connection, vault, "Customer")
-    return Customer(created.tenant.id, created.enrollment_token, created.enrollment_label)
-
-
-async def lines(db: Database, tenant_id: UUID) -> list[str]:
-    return [row["raw"].decode() for row in await dicts(db, tenant_id, "SELECT raw FROM punches ORDER BY local_time")]
-
-
-async def eventually(db: Database, tenant_id: UUID, query: str, wanted: list[dict[str, Any]]) -> None:
-    """Contacts are written down after the answer, a second later or so."""
-    async with asyncio.timeout(20):
-        while await dicts(db, tenant_id, query) != wanted:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
-def attlog(serial: str) -> str:
-    return f"cdata?SN={serial}&table=ATTLOG&Stamp=9999"
-
-
-def body(*text: str) -> bytes:
-    return "".join(line + "\n" for line in text).encode()
 
 
 # ── what is taken ────────────────────────────────────────────────────────────────────────────────────
@@ -109,11 +73,6 @@ async def test_an_upload_is_stored_numbered_and_acknowledged(
     }
     assert len(found) == 2
     assert await positions(db, customer.tenant_id) == [(1, "punch.created"), (2, "punch.created")]
-
-
-async def positions(db: Database, tenant_id: UUID) -> list[tuple[int, str]]:
-    found = await dicts(db, tenant_id, "SELECT position, type FROM events ORDER BY position")
-    return [(row["position"], row["type"]) for row in found]
 
 
 async def test_ok_is_said_after_the_commit_and_not_before(
@@ -448,10 +407,6 @@ async def test_the_handshake_of_a_stranger_asks_for_no_data(server: Server, cust
     assert told_known["TransFlag"] == "TransData AttLog\tOpLog"
     assert told_known["Realtime"] == "1"
     assert told_known["TimeZone"] in {"0", "1"}
-
-
-def options(answer: bytes) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in answer.decode().split("\n")[1:])
 
 
 async def test_a_stranger_waits_once_in_the_tenants_list(server: Server, db: Database, customer: Customer) -> None:

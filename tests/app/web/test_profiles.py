@@ -11,8 +11,7 @@ import pytest
 
 from app.database import Database
 from app.domain.devices import Device
-from app.vault import Vault
-from tests.app.web.test_iclock import Customer, attlog, body, eventually, lines, make_customer, options
+from tests.app.web.customers import Customer, attlog, body, eventually, lines, options
 from tests.database import dicts
 from tests.factories import make_device
 from tests.server import Server, request
@@ -25,11 +24,6 @@ HELLO = "cdata?SN={}&options=all&pushver=2.4.1&DeviceType=att"
 async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
     async with Server(database_url, trusted_proxies="127.0.0.9/32") as running:
         yield running
-
-
-@pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from app.database import Database
 from app.domain import commands
 from app.domain.devices import Device
 from app.vault import Vault
-from tests.app.web.test_iclock import Customer, eventually, lines, make_customer, positions
+from tests.app.web.customers import Customer, eventually, lines, make_customer, positions
 from tests.database import dicts
 from tests.factories import make_device
 from tests.server import Server
@@ -25,11 +25,6 @@ HELLO = "cdata?SN={}&pushver=3.0.1&options=all"
 async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
     async with Server(database_url) as running:
         yield running
-
-
-@pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
 
 
 @pytest.fixture

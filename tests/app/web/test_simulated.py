@@ -15,8 +15,7 @@ from app.domain import commands, roster
 from app.domain.devices import Device
 from app.domain.roster import Person
 from app.simulator import AccessTerminal, Quirk, Report, Terminal, simulate
-from app.vault import Vault
-from tests.app.web.test_iclock import Customer, make_customer
+from tests.app.web.customers import Customer
 from tests.database import dicts
 from tests.factories import make_device
 from tests.server import Server
@@ -29,11 +28,6 @@ WITHIN = 60
 async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
     async with Server(database_url, device_rate=10_000, device_burst=10_000) as running:
         yield running
-
-
-@pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ import pytest
 
 from app.database import Database
 from app.domain.devices import Device
-from app.vault import Vault
 from app.web.wire import Http
-from tests.app.web.test_iclock import NINE, Customer, attlog, body, lines, make_customer
+from tests.app.web.customers import NINE, Customer, attlog, body, lines
 from tests.database import dicts, held, until_blocked
-from tests.factories import make_device
 from tests.server import PATIENCE, Server, hang_up, read_reply, request
 
 
@@ -31,16 +29,6 @@ class Hasty(Http):
 async def server(db: Database, database_url: str) -> AsyncIterator[Server]:
     async with Server(database_url, http=Hasty) as running:
         yield running
-
-
-@pytest.fixture
-async def customer(db: Database, vault: Vault) -> Customer:
-    return await make_customer(db, vault)
-
-
-@pytest.fixture
-async def device(db: Database, customer: Customer) -> Device:
-    return await make_device(db, customer.tenant_id)
 
 
 async def said_to(server: Server, *pieces: bytes, pause: float = 0.0) -> bytes:
