@@ -52,11 +52,16 @@ class Asker:
 
     async def ask(self, *command: Any) -> Any | None:
         """What Redis answers; None when it cannot say. Never raises."""
+        future = self.begin(*command)
+        return None if future is None else await future
+
+    def begin(self, *command: Any) -> asyncio.Future[Any] | None:
+        """The same, asked now and answered later; None when it cannot say just now."""
         if len(self._waiting) >= MOST_WAITING or time.monotonic() < self._away_until:
             return None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._offer(command, future)
-        return await future
+        return future
 
     def tell(self, *command: Any) -> None:
         """The same without an answer, and without waiting."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 import asyncpg
+import orjson
 import structlog
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
@@ -94,6 +95,7 @@ class Database:
             pool_use_lifo=True,
             # Transactions are begun and ended here, not by SQLAlchemy.
             isolation_level="AUTOCOMMIT",
+            json_deserializer=orjson.loads,
             connect_args={
                 "timeout": 5,
                 "statement_cache_size": statement_cache,

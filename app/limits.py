@@ -3,14 +3,20 @@
 The bucket lives in Redis and is changed by one atomic script, with Redis's own clock. While Redis is away each process
 judges by a smaller bucket of its own: fewer requests pass than should, never any number of them. Callers that wait
 share one round trip.
+
+A bucket that was more than half full a moment ago is drawn on without asking, and Redis is told soon: see `AHEAD`. So a
+process can take at most that part of it too much, in the moment in which others empty it; it is counted all the same,
+and whoever asks next waits for it to come back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,9 +26,14 @@ from app.telemetry import POINTS, REFUSED
 #: While Redis is away, each process grants this part of the bucket.
 LOCAL_PART: Final = 0.25
 LOCAL_BUCKETS: Final = 10_000
+#: The part of a bucket that a process takes at most before Redis hears of it; only while it knows, not longer ago than
+#: FRESH seconds, that half of it is there. Redis is told after SOON seconds.
+AHEAD: Final = 1 / 32
+FRESH: Final = 0.25
+SOON: Final = 0.01
 
-# KEYS[1] the bucket; ARGV: capacity, points per second, cost. A negative cost gives back. Answers whether it was
-# granted, and what is left.
+# KEYS[1] the bucket; ARGV: capacity, points per second, cost, and whether it was taken already: then there may be less
+# than nothing left. A negative cost gives back. Answers whether it was granted, and what is left.
 _SPEND: Final = """
 local now = redis.call('TIME')
 local at = now[1] + now[2] / 1000000
@@ -33,7 +44,7 @@ if kept[1] and kept[2] then
   points = math.min(most, tonumber(kept[1]) + math.max(0, at - tonumber(kept[2])) * rate)
 end
 local granted = 0
-if cost <= points then
+if cost <= points or ARGV[4] == '1' then
   granted = 1
   points = math.min(most, points - cost)
 end
@@ -94,6 +105,16 @@ class Local:
         return granted, points
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is known of a bucket in Redis."""
+
+    points: float
+    at: float
+    #: Taken since, and not told yet.
+    unsaid: float = 0.0
+
+
 class Limiter:
     """The API's buckets, one per tenant. `url` is Redis's; without one the buckets are this process's own, in full.
 
@@ -106,19 +127,29 @@ class Limiter:
         self._local = Local(max(most * part, min(most, largest)), rate * part)
         #: The process's connection for such questions; others may ask there, too.
         self.redis = None if url is None else Asker(url)
+        self._known: OrderedDict[UUID, _Known] = OrderedDict()
 
     async def stop(self) -> None:
         """Let go of Redis."""
         if self.redis is not None:
+            for who in list(self._known):
+                self._tell(who)
             await self.redis.stop()
 
     async def spend(self, who: UUID, cost: float) -> Allowance:
         """Take `cost` points out of `who`'s bucket, if they are there. Never raises, never waits for long."""
-        answer = await self.redis.ask(*self._spending(who, cost)) if self.redis is not None else None
-        if answer is not None:
-            POINTS.labels("redis").inc(max(0.0, cost))
-            return _allowance(answer[0] == 1, float(answer[1]), cost, self.most, self.rate)
-        POINTS.labels("local").inc(max(0.0, cost))
+        if self.redis is not None:
+            left = self._take_ahead(who, cost)
+            if left is not None:
+                _IN_REDIS.inc(cost)
+                return _allowance(True, left, cost, self.most, self.rate)
+            self._tell(who)
+            answer = await self.redis.ask(*self._spending(who, cost))
+            if answer is not None:
+                _IN_REDIS.inc(max(0.0, cost))
+                self._learn(who, float(answer[1]))
+                return _allowance(answer[0] == 1, float(answer[1]), cost, self.most, self.rate)
+        _HERE.inc(max(0.0, cost))
         alone = _allowance(*self._local.spend(who, cost), cost, self._local.most, self._local.rate)
         return replace(alone, alone=True)
 
@@ -128,11 +159,65 @@ class Limiter:
             return
         if taken.alone or self.redis is None:
             self._local.spend(who, -points)
-        else:
-            self.redis.tell(*self._spending(who, -points))
+            return
+        known = self._known.get(who)
+        if known is not None and known.unsaid >= points:
+            known.unsaid -= points
+            return
+        if known is not None:
+            known.points += points
+        self.redis.tell(*self._spending(who, -points))
 
-    def _spending(self, who: UUID, cost: float) -> tuple[Any, ...]:
-        return ("EVAL", _SPEND, 1, f"points:{who}", self.most, self.rate, cost)
+    def _take_ahead(self, who: UUID, cost: float) -> float | None:
+        """Take `cost` without asking, if that is safe enough. What is left; None when Redis must be asked."""
+        known = self._known.get(who)
+        if known is None or cost <= 0 or known.unsaid + cost > self.most * AHEAD:
+            return None
+        waited = time.monotonic() - known.at
+        left = min(self.most, known.points + waited * self.rate) - known.unsaid - cost
+        if waited > FRESH or left < self.most / 2:
+            return None
+        if not known.unsaid:
+            asyncio.get_running_loop().call_later(SOON, self._tell, who)
+        known.unsaid += cost
+        return left
+
+    def _tell(self, who: UUID) -> None:
+        """Have Redis count what was taken ahead."""
+        known = self._known.get(who)
+        if known is not None and known.unsaid:
+            said, known.unsaid = known.unsaid, 0.0
+            known.points -= said
+            assert self.redis is not None
+            future = self.redis.begin(*self._spending(who, said, taken=True))
+            if future is None:
+                self._known.pop(who, None)
+            else:
+                future.add_done_callback(partial(self._told, who))
+
+    def _told(self, who: UUID, future: asyncio.Future[Any]) -> None:
+        answer = None if future.cancelled() else future.result()
+        if answer is None:
+            self._known.pop(who, None)
+        else:
+            self._learn(who, float(answer[1]))
+
+    def _learn(self, who: UUID, points: float) -> None:
+        known = self._known.get(who)
+        if known is not None:
+            known.points, known.at = points, time.monotonic()
+            return
+        self._known[who] = _Known(points, time.monotonic())
+        if len(self._known) > LOCAL_BUCKETS:
+            self._tell(next(iter(self._known)))
+            self._known.popitem(last=False)
+
+    def _spending(self, who: UUID, cost: float, *, taken: bool = False) -> tuple[Any, ...]:
+        return ("EVAL", _SPEND, 1, f"points:{who}", self.most, self.rate, cost, int(taken))
+
+
+_IN_REDIS: Final = POINTS.labels("redis")
+_HERE: Final = POINTS.labels("local")
 
 
 def _allowance(granted: bool, points: float, cost: float, most: float, rate: float) -> Allowance:
@@ -141,7 +226,7 @@ def _allowance(granted: bool, points: float, cost: float, most: float, rate: flo
     return Allowance(
         granted=granted,
         limit=int(most),
-        remaining=int(points),
+        remaining=max(0, int(points)),
         full_in=(most - points) / rate,
         retry_in=0 if granted else max(0.0, min(cost, most) - points) / rate,
         restore=rate,

@@ -154,13 +154,18 @@ def both_ways(name: str, id_column: Column[Any], key: Column[Any] | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[W]):
-    """What a client wants of a list. Two that differ only in their binding are read by one statement."""
+    """What a client wants of a list. Two that differ only in their name are read by one statement."""
 
     wanted: W
     order: Order
     window: Window
-    #: The digest of list, order and filter that its cursors carry.
-    binding: bytes = field(default=b"", compare=False)
+    #: Of the list.
+    name: str = field(default="", compare=False)
+
+    @property
+    def binding(self) -> bytes:
+        """The digest of list, order and filter that its cursors carry."""
+        return _bind(self.name, self.order, self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +236,8 @@ class Cursors:
             raise InvalidInput("The size of a page cannot be negative.", path=("first" if last is None else "last",))
         if size > LARGEST_SIZE:
             raise PageTooLarge
+        if after is None and before is None:
+            return Asked(wanted, order, Window(size, last is not None), name)
         binding = _bind(name, order, wanted)
         window = Window(
             size=size,
@@ -238,7 +245,7 @@ class Cursors:
             after=self.read(tenant_id, binding, after) if after is not None else None,
             before=self.read(tenant_id, binding, before) if before is not None else None,
         )
-        return Asked(wanted, order, window, binding)
+        return Asked(wanted, order, window, name)
 
     def _mac(self, tenant_id: UUID, text: bytes) -> bytes:
         return hmac.digest(self._key, b"list" + tenant_id.bytes + text, hashlib.sha256)[:_MAC_BYTES]

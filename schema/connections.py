@@ -116,5 +116,13 @@ def connect_counted(
 
 
 def _writer(context: Context, asked: Asked[Any], page: Page[Any]) -> Callable[[int], str]:
-    tenant_id = context.actor.tenant_id
-    return lambda number: context.pages.write(tenant_id, asked.binding, page.place(number))
+    tenant_id, pages = context.actor.tenant_id, context.pages
+    binding: bytes | None = None
+
+    def write(number: int) -> str:
+        nonlocal binding
+        if binding is None:  # as long as nobody asks for a cursor, it costs nothing
+            binding = asked.binding
+        return pages.write(tenant_id, binding, page.place(number))
+
+    return write

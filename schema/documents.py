@@ -41,6 +41,7 @@ class Prepared:
     operations: list[OperationDefinitionNode] = field(default_factory=list)
     #: What others have worked out about an operation, by its place; as long-lived as the document.
     worked_out: dict[int, Any] = field(default_factory=dict)
+    planned: dict[int, Any] = field(default_factory=dict)
 
     def operation(self, name: str | None) -> OperationDefinitionNode | None:
         """The one that is meant; None when there is none, or when several are and none is named."""

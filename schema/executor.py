@@ -6,9 +6,12 @@ checks of whether something has to be waited for. Here a field is looked at once
 
 - a leaf is read from its attribute and written by its type;
 - an object in an attribute is gone into at once;
-- a resolver without arguments is called without what Strawberry puts around it;
+- a resolver is called without what Strawberry puts around it, with arguments that are worked out once for all objects;
+- the items of a list are gone through here;
 - what a list's objects lead to, by fields marked `ahead`, is loaded for all of them before the first is looked at, so
   that their resolvers find it there and nothing has to be waited for object by object.
+
+What depends on the document alone, its plan, is kept with the document: see `Planned`.
 
 Whatever is out of the ordinary (a null where none may be, an exception, a value that does not fit its type) goes the
 long way, from the beginning: errors are the executor's own. Answers are the same either way, which a test checks.
@@ -17,9 +20,11 @@ long way, from the beginning: errors are the executor's own. Answers are the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
 from math import isfinite
 from operator import attrgetter
 from types import CoroutineType
@@ -27,8 +32,12 @@ from typing import Any, Final, cast
 
 import strawberry
 from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    FragmentDefinitionNode,
     GraphQLBoolean,
     GraphQLEnumType,
+    GraphQLError,
     GraphQLField,
     GraphQLFloat,
     GraphQLID,
@@ -38,14 +47,25 @@ from graphql import (
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLScalarType,
+    GraphQLSchema,
     GraphQLString,
+    OperationDefinitionNode,
+    OperationType,
     Undefined,
+    VariableNode,
+    default_field_resolver,
+    default_type_resolver,
+    get_argument_values,
+    get_variable_values,
 )
+from graphql.execution.collect_fields import FragmentDetails, collect_fields
 from graphql.pyutils import Path
+from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
-from schema.fields import AHEAD, Ahead
+from schema.fields import AHEAD, SHOWN, Ahead, Shown
 
 _DEFINITION: Final = "strawberry-definition"
 #: Where a field of graphql-core keeps its Way.
@@ -66,16 +86,21 @@ class Way:
     leaf: Write | None = None
     #: From the object to the object that its attribute holds.
     attribute: Callable[[Any], Any] | None = None
-    #: A resolver without arguments, and whether it wants Strawberry's Info.
+    #: A resolver, whether it wants Strawberry's Info, and whether it has arguments.
     resolver: Callable[..., Any] | None = None
     told: bool = False
+    asks: bool = False
     ahead: Ahead | None = None
+    #: From the context, the object, and what was loaded ahead, to what the resolver would return.
+    shown: Shown | None = None
     field: StrawberryField | None = None
     #: The type of the one object that it leads to, the class of those objects where the type insists on one, and
     #: whether there may be none.
     kind: GraphQLObjectType | None = None
     origin: type | None = None
     nullable: bool = False
+    #: Of a list: the type of its items.
+    items: GraphQLOutputType | None = None
 
 
 _LONG: Final = Way()
@@ -89,8 +114,10 @@ class _Step:
     details: Any
     field: GraphQLField
     way: Way
-    #: What is selected of its object.
+    #: What is selected of its object, or of each object of its list.
     inner: list[_Step] | None = None
+    #: The resolver's arguments where they are the same for every operation.
+    given: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -99,24 +126,117 @@ class _Listed:
 
     item_type: Any
     details: Any
-    info: Any
     path: Path
-    #: What is selected of each, if they are objects.
-    plan: list[_Step] | None = None
+    #: graphql-core's account of the circumstances.
+    info: Callable[[], Any]
+    #: The type of its objects, their class where the type insists on one, and what is selected of each.
+    kind: GraphQLObjectType | None
+    origin: type | None
+    plan: list[_Step]
+
+
+@dataclass(slots=True)
+class Planned:
+    """What is true of an operation whatever its variables. It lives as long as its document."""
+
+    operation: OperationDefinitionNode
+    fragments: dict[str, FragmentDefinitionNode]
+    details: dict[str, FragmentDetails]
+    #: Whether the same is selected each time: nothing is skipped or included by a variable.
+    steady: bool
+    root: Any = None
+    plans: dict[int, tuple[Any, list[_Step]]] = field(default_factory=dict)
+    collected: dict[Any, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, document: DocumentNode, operation: OperationDefinitionNode) -> Planned:
+        """Nothing is worked out yet: that happens as it is run."""
+        fragments = {one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)}
+        steady = document.loc is not None and "@" not in document.loc.source.body
+        return cls(operation, fragments, {name: FragmentDetails(one) for name, one in fragments.items()}, steady)
+
+
+class _Told(strawberry.Info[Any, Any]):
+    """Strawberry's Info; what few resolvers look at is made when one does."""
+
+    def __init__(self, executor: Executor, parent: GraphQLObjectType, path: Path, step: _Step) -> None:
+        assert step.way.field is not None
+        self._executor, self._parent, self._path, self._step = executor, parent, path, step
+        self._field = step.way.field
 
     @property
-    def kind(self) -> Any:
-        """Their type, whether or not they may be null."""
-        return self.item_type.of_type if isinstance(self.item_type, GraphQLNonNull) else self.item_type
+    def context(self) -> Any:
+        """As Strawberry has it."""
+        return self._executor.context_value
+
+    @property
+    def _raw_info(self) -> Any:  # type: ignore[override]
+        return self._executor.account(self._parent, self._path, self._step)
 
 
 class Executor(StrawberryGraphQLCoreExecutionContext):
     """Made for each operation."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, planned: Planned | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._planned = planned if planned is not None and planned.steady else None
         #: By the identity of the collected fields, which are kept beside them: an identity is given again.
         self._plans: dict[int, tuple[Any, list[_Step]]] = {}
+        #: Arguments that depend on the variables, by the identity of their step.
+        self._given: dict[int, Mapping[str, Any]] = {}
+        if self._planned is not None:
+            self._plans, self._relevant_sub_fields = self._planned.plans, self._planned.collected
+
+    @classmethod
+    def run(
+        cls,
+        schema: GraphQLSchema,
+        planned: Planned,
+        context: Any,
+        variables: dict[str, Any],
+        extensions: dict[str, Any] | None,
+    ) -> Any:
+        """The result of a valid query or mutation, or something to wait for it: as graphql-core's `execute`."""
+        known = get_variable_values(schema, planned.operation.variable_definitions or (), variables)
+        if isinstance(known, list):
+            return ExecutionResult(None, known)
+        return cls(
+            schema,
+            planned.fragments,
+            planned.details,
+            None,
+            context,
+            planned.operation,
+            known,
+            default_field_resolver,
+            default_type_resolver,
+            default_field_resolver,
+            is_awaitable=optimized_is_awaitable,
+            operation_extensions=extensions,
+            planned=planned,
+        ).execute_operation()
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        """From the root, whose fields are collected once for all operations of the document."""
+        planned, parent = self._planned, self.schema.query_type
+        if planned is None or parent is None or self.operation.operation is not OperationType.QUERY:
+            return super().execute_operation(serially)
+        if planned.root is None:
+            found = collect_fields(self.schema, self.fragments, self.variable_values, parent, self.operation)
+            planned.root = found.grouped_field_set
+        try:
+            data = self.execute_fields(parent, self.root_value, None, planned.root, None)
+        except GraphQLError as exc:
+            self.collected_errors.add(exc, None)
+            data = None
+        return self._result(data) if self.is_awaitable(data) else self.build_response(data)
+
+    async def _result(self, data: Awaitable[dict[str, Any]]) -> Any:
+        try:
+            return self.build_response(await data)
+        except GraphQLError as exc:
+            self.collected_errors.add(exc, None)
+            return self.build_response(None)
 
     def execute_fields(
         self,
@@ -135,46 +255,63 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         """A list, once all that can be loaded ahead is there."""
         if type(items) is not list:
             return super().complete_iterable_value(item_type, field_details_list, info, path, items, position_context)
-        listed = _Listed(item_type, field_details_list, info, path)
-        if isinstance(listed.kind, GraphQLObjectType):
-            waiting: set[asyncio.Future[Any]] = set()
-            listed.plan = self._plan(listed.kind, self.collect_subfields(listed.kind, field_details_list)[0])
-            self._load(listed.plan, items, waiting)
-            if waiting:
+        kind, origin = _leads(item_type)
+        plan = []
+        if kind is not None:
+            plan = self._plan(kind, self.collect_subfields(kind, field_details_list)[0])
+        return self._list(items, _Listed(item_type, field_details_list, path, lambda: info, kind, origin, plan))
 
-                async def after() -> Any:
-                    await asyncio.wait(waiting)  # what went wrong is for whoever asks for it
-                    done = self._items(items, listed)
-                    return await done if self.is_awaitable(done) else done
-
-                return after()
-        return self._items(items, listed)
+    def account(self, parent: GraphQLObjectType, path: Path, step: _Step) -> Any:
+        """graphql-core's account of the circumstances of a field."""
+        return self.build_resolve_info(step.field, [one.node for one in step.details], parent, path)
 
     def gather_async_work(self, values: Sequence[Awaitable[Any]]) -> Awaitable[list[Any]]:
         """The results of all; the first exception, once the others have been cancelled and have ended."""
         return _gather(values)
+
+    def _list(self, items: list[Any], listed: _Listed) -> Any:
+        if listed.kind is not None:
+            waiting: set[asyncio.Future[Any]] = set()
+            self._load(listed.plan, items, waiting)
+            if waiting:
+                return self._after(waiting, items, listed)
+        return self._items(items, listed)
+
+    async def _after(self, waiting: set[asyncio.Future[Any]], items: list[Any], listed: _Listed) -> Any:
+        await asyncio.wait(waiting)  # what went wrong is for whoever asks for it
+        done = self._items(items, listed)
+        return await done if self.is_awaitable(done) else done
 
     def _items(self, items: list[Any], listed: _Listed) -> Any:
         results: list[Any] = []
         waiting: list[int] = []
         try:
             for index, item in enumerate(items):
-                self._item(item, Path(listed.path, index, None), listed, results)
-                if self.is_awaitable(results[-1]):
+                done = self._item(item, Path(listed.path, index, None), listed)
+                results.append(done)
+                if self.is_awaitable(done):
                     waiting.append(index)
         except Exception:
-            begun = [*(results[index] for index in waiting), *filter(self.is_awaitable, items[len(results) :])]
+            begun = [*(results[index] for index in waiting), *filter(self.is_awaitable, items[len(results) + 1 :])]
             if begun:
                 self.settle_in_background(begun)
             raise
         return self._all(results, waiting) if waiting else results
 
-    def _item(self, item: Any, path: Path, listed: _Listed, results: list[Any]) -> None:
-        kind, details = listed.item_type, listed.details
+    def _item(self, item: Any, path: Path, listed: _Listed) -> Any:
+        kind, item_type, details = listed.kind, listed.item_type, listed.details
+        if kind is not None and item is not None and (listed.origin is None or type(item) is listed.origin):
+            try:
+                done = self._fields(kind, item, path, listed.plan)
+            except Exception as raw:
+                self.handle_field_error(raw, item_type, details, path)
+                return None
+            return done if type(done) is dict else self._until(done, item_type, details, path)
         if self.is_awaitable(item):
-            results.append(self.complete_awaitable_list_item_value(item, kind, details, listed.info, path, None))
-            return
-        self.complete_list_item_value(item, results, kind, details, listed.info, path, None)
+            return self.complete_awaitable_list_item_value(item, item_type, details, listed.info(), path, None)
+        completed: list[Any] = []
+        self.complete_list_item_value(item, completed, item_type, details, listed.info(), path, None)
+        return completed[0]
 
     def _plan(self, parent: GraphQLObjectType, fields: Any) -> list[_Step]:
         known = self._plans.get(id(fields))
@@ -186,8 +323,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
             node = details[0].node
             definition = self.schema.get_field(parent, node.name.value)
             if definition is not None:
-                way = _LONG if node.arguments else _way(definition)
-                plan.append(_Step(name, details, definition, way))
+                plan.append(_Step(name, details, definition, _way(definition)))
         return plan
 
     def _inner(self, step: _Step, kind: GraphQLObjectType) -> list[_Step]:
@@ -200,19 +336,51 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         for step in plan:
             way = step.way
             if way.ahead is not None:
-                loaders = self.context_value.loaders
+                keys: dict[Any, None] = {}
+                name = ""
                 for one in objects:
-                    with suppress(Exception):
-                        if (wanted := way.ahead(one)) is not None:
-                            future = getattr(loaders, wanted[0]).begin(wanted[1])
-                            if not future.done():
-                                waiting.add(future)
-            elif way.attribute is not None and way.kind is not None:
+                    try:
+                        if (wanted := self._ahead(way.ahead, one, step)) is not None:
+                            name, key = wanted
+                            keys[key] = None
+                    except Exception:  # noqa: S110  said again by whoever asks for it
+                        pass
+                if keys:
+                    waiting |= getattr(self.context_value.loaders, name).ahead(keys)
+            elif way.attribute is not None and way.kind is not None and way.items is None:
                 inside: list[Any] = []
                 for one in objects:
                     with suppress(Exception):
                         inside.append(way.attribute(one))
                 self._load(self._inner(step, way.kind), inside, waiting)
+
+    def _ahead(self, ahead: Callable[..., Any], one: Any, step: _Step) -> tuple[str, Any] | None:
+        found: tuple[str, Any] | None = (
+            ahead(one, self.context_value, **self._arguments(step)) if step.way.asks else ahead(one)
+        )
+        return found
+
+    def _arguments(self, step: _Step) -> Mapping[str, Any]:
+        """What a resolver is given beside its object. They depend on variables, but not on the object."""
+        given = step.given if step.given is not None else self._given.get(id(step))
+        if given is None:
+            (node, _, fragment_variables), schema = step.details[0], self.schema._strawberry_schema  # type: ignore[attr-defined]  # noqa: SLF001
+            assert step.way.field is not None
+            read = get_argument_values(
+                step.field, node, self.variable_values, fragment_variables, self.hide_suggestions
+            )
+            given = convert_arguments(
+                read,
+                step.way.field.arguments,
+                scalar_registry=schema.schema_converter.scalar_registry,
+                config=schema.config,
+            )
+            self._given[id(step)] = given
+            if all(map(_never_changes, given.values())) and not any(
+                isinstance(one.value, VariableNode) for one in node.arguments or ()
+            ):
+                step.given = given
+        return given
 
     def _fields(self, parent: GraphQLObjectType, source: Any, path: Path | None, plan: list[_Step]) -> Any:
         results: dict[str, Any] = {}
@@ -251,7 +419,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         if way.attribute is not None:
             value = way.attribute(source)
             if _fits(value, way):
-                return self._object(value, path, step)
+                return self._done(value, parent, path, step)
         elif way.resolver is not None:
             return self._resolve(parent, source, path, step, way.resolver)
         return self.execute_field(parent, source, step.details, path, None)
@@ -259,52 +427,87 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
     def _resolve(
         self, parent: GraphQLObjectType, source: Any, path: Path, step: _Step, resolver: Callable[..., Any]
     ) -> Any:
-        way, details, kind = step.way, step.details, step.field.type
-        info = self.build_resolve_info(step.field, [one.node for one in details], parent, path)
+        way = step.way
         try:
-            if way.told:
-                assert way.field is not None
-                value = resolver(source, info=strawberry.Info(_raw_info=info, _field=way.field))
+            given = self._arguments(step) if way.asks else _NOTHING
+            if way.shown is not None and (found := self._ready(way, source)) is not None:
+                value = way.shown(self.context_value, source, found.result())
+            elif way.told:
+                value = resolver(source, info=_Told(self, parent, path, step), **given)
             else:
-                value = resolver(source)
+                value = resolver(source, **given)
             if type(value) is CoroutineType and way.ahead is not None:
                 value = _begin(value)
-            if self.is_awaitable(value):
-                return self.complete_awaitable_value(kind, details, info, path, value, None)
-            if _fits(value, way):
-                return self._object(value, path, step)
-            done = self.complete_value(kind, details, info, path, value, None)
-        except Exception as raw:
-            self.handle_field_error(raw, kind, details, path)
-            return None
-        return self._until(done, step, path) if self.is_awaitable(done) else done
-
-    def _object(self, value: Any, path: Path, step: _Step) -> Any:
-        """What is selected of the object that a field led to."""
-        kind = step.way.kind
-        assert kind is not None
-        try:
-            done = None if value is None else self._fields(kind, value, path, self._inner(step, kind))
         except Exception as raw:
             self.handle_field_error(raw, step.field.type, step.details, path)
             return None
-        return done if done is None or type(done) is dict else self._until(done, step, path)
+        if self.is_awaitable(value):
+            return self._later(value, parent, path, step)
+        return self._done(value, parent, path, step)
 
-    async def _until(self, done: Awaitable[Any], step: _Step, path: Path) -> Any:
+    def _ready(self, way: Way, source: Any) -> asyncio.Future[Any] | None:
+        wanted = way.ahead(source) if way.ahead is not None else None
+        if wanted is None:
+            return None
+        found: asyncio.Future[Any] | None = getattr(self.context_value.loaders, wanted[0]).ready(wanted[1])
+        return found
+
+    async def _later(self, value: Awaitable[Any], parent: GraphQLObjectType, path: Path, step: _Step) -> Any:
+        try:
+            done = self._completed(await value, parent, path, step)
+            return await done if self.is_awaitable(done) else done
+        except Exception as raw:
+            self.handle_field_error(raw, step.field.type, step.details, path)
+            return None
+
+    def _done(self, value: Any, parent: GraphQLObjectType, path: Path, step: _Step) -> Any:
+        """What is answered for what a field led to."""
+        try:
+            done = self._completed(value, parent, path, step)
+        except Exception as raw:
+            self.handle_field_error(raw, step.field.type, step.details, path)
+            return None
+        return self._until(done, step.field.type, step.details, path) if self.is_awaitable(done) else done
+
+    def _completed(self, value: Any, parent: GraphQLObjectType, path: Path, step: _Step) -> Any:
+        way = step.way
+        if not _fits(value, way):
+            return self.complete_value(
+                step.field.type, step.details, self.account(parent, path, step), path, value, None
+            )
+        if value is None:
+            return None
+        if way.items is None:
+            assert way.kind is not None
+            return self._fields(way.kind, value, path, self._inner(step, way.kind))
+        plan = [] if way.kind is None else self._inner(step, way.kind)
+        info = partial(self.account, parent, path, step)
+        return self._list(value, _Listed(way.items, step.details, path, info, way.kind, way.origin, plan))
+
+    async def _until(self, done: Awaitable[Any], kind: Any, details: Any, path: Path) -> Any:
         try:
             return await done
         except Exception as raw:
-            self.handle_field_error(raw, step.field.type, step.details, path)
+            self.handle_field_error(raw, kind, details, path)
             return None
 
 
 def _fits(value: Any, way: Way) -> bool:
-    """Whether it needs no closer look: an object of the right type, or none where there may be none."""
+    """Whether it needs no closer look: an object of the right type, a list, or none where there may be none."""
+    if way.items is not None:
+        return type(value) is list or (value is None and way.nullable)
     if way.kind is None:
         return False
     if value is None:
         return way.nullable
     return way.origin is None or type(value) is way.origin
+
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+def _never_changes(value: Any) -> bool:
+    return value is None or value is strawberry.UNSET or isinstance(value, str | int | float | Enum)
 
 
 async def _gather(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
@@ -385,14 +588,14 @@ def _way(definition: GraphQLField) -> Way:
 
 def _look(definition: GraphQLField) -> Way:
     field = definition.extensions.get(_DEFINITION)
-    if not isinstance(field, StrawberryField) or field.is_subscription or field.extensions or definition.args:
+    if not isinstance(field, StrawberryField) or field.is_subscription or field.extensions:
         return _LONG
     kind: GraphQLOutputType = definition.type
     nullable = not isinstance(kind, GraphQLNonNull)
     if isinstance(kind, GraphQLNonNull):
         kind = kind.of_type
-    leads = kind if isinstance(kind, GraphQLObjectType) else None
-    origin = leads.extensions[_DEFINITION].origin if leads is not None and leads.is_type_of is not None else None
+    items = kind.of_type if isinstance(kind, GraphQLList) else None
+    leads, origin = _leads(kind if items is None else items)
     resolver = field.base_resolver
     if resolver is not None:
         if resolver.root_parameter or resolver.parent_parameter or not resolver.self_parameter:
@@ -400,17 +603,31 @@ def _look(definition: GraphQLField) -> Way:
         return Way(
             resolver=cast("Callable[..., Any]", resolver.wrapped_func),
             told=resolver.info_parameter is not None,
+            asks=bool(definition.args),
             ahead=field.metadata.get(AHEAD),
+            shown=field.metadata.get(SHOWN),
             field=field,
             kind=leads,
             origin=origin,
             nullable=nullable,
+            items=items,
         )
+    if definition.args:
+        return _LONG
     read = attrgetter(field.python_name)
     if leads is not None:
-        return Way(attribute=read, kind=leads, origin=origin, nullable=nullable)
+        return Way(attribute=read, kind=leads, origin=origin, nullable=nullable, items=items)
     write = _writer(kind)
     return _LONG if write is None else Way(leaf=_leaf(read, write, nullable=nullable))
+
+
+def _leads(kind: Any) -> tuple[GraphQLObjectType | None, type | None]:
+    """The type of the objects that a type leads to, and their class where the type insists on one."""
+    if isinstance(kind, GraphQLNonNull):
+        kind = kind.of_type
+    if not isinstance(kind, GraphQLObjectType):
+        return None, None
+    return kind, kind.extensions[_DEFINITION].origin if kind.is_type_of is not None else None
 
 
 def _leaf(read: Callable[[Any], Any], write: Write, *, nullable: bool) -> Write:

@@ -11,9 +11,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
+from os import urandom
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
-from uuid import uuid4
 
 import orjson
 import structlog
@@ -38,6 +39,7 @@ from schema.errors import (
 )
 from schema.guards import QueryTooComplex
 from schema.operations import Budget
+from schema.pipe import WIRE
 from schema.sharing import Asked
 from schema.streams import COMPLETE, EVENT_STREAM, EventStreams, write_next
 
@@ -67,6 +69,9 @@ _ALWAYS: Final = {
     "vary": "Accept",
     "x-content-type-options": "nosniff",
 }
+_ALWAYS_RAW: Final = [(name.encode(), value.encode()) for name, value in _ALWAYS.items()]
+_CONTENT_TYPES: Final = {name: f"{name}; charset=utf-8".encode() for name in (JSON, GRAPHQL_JSON, EVENT_STREAM)}
+_NOTHING: Final[dict[str, Any]] = {}
 _PREFLIGHT: Final = {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": METHODS,
@@ -133,9 +138,12 @@ class GraphQLHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing is ever raised at the server."""
         if scope["method"] == "OPTIONS":
-            await _send(send, 204, {**_PREFLIGHT, **self._limits(None)}, b"")
+            allowed = _PREFLIGHT | self._limits(None)
+            raw = [(name.encode(), value.encode()) for name, value in allowed.items()]
+            await send({"type": "http.response.start", "status": 204, "headers": raw})
+            await send({"type": "http.response.body", "body": b""})
             return
-        request_id = f"req_{uuid4().hex}"
+        request_id = f"req_{urandom(16).hex()}"
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         media_type = JSON
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -152,13 +160,22 @@ class GraphQLHttp:
             if isinstance(answer, Streaming):
                 await self._stream(answer, scope, receive, send)
                 return
-        head = {**_ALWAYS, **self._limits(answer.allowance), **answer.headers, "x-request-id": request_id}
         body = orjson.dumps(answer.body)
         if media_type == EVENT_STREAM:
             # What was not run has its real status, which an event could not show.
             media_type, body = (EVENT_STREAM, write_next(body) + COMPLETE) if answer.ran else (GRAPHQL_JSON, body)
-        head["content-type"] = f"{media_type}; charset=utf-8"
-        await _send(send, answer.status, head, body)
+        own = self._limits(answer.allowance) | answer.headers
+        raw = [
+            *_ALWAYS_RAW,
+            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in own.items()),
+            (b"x-request-id", request_id.encode()),
+            (b"content-type", _CONTENT_TYPES[media_type]),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        wire = scope.get("extensions", _NOTHING).get(WIRE)
+        if wire is None or not wire.answer(answer.status, raw, body):
+            await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+            await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, streaming: Streaming, scope: Scope, receive: Receive, send: Send) -> None:
         context = streaming.context
@@ -281,6 +298,7 @@ def policy(limiter: Limiter) -> str:
     return f'"points";q={limiter.most};w={max(1, math.ceil(limiter.most / limiter.rate))}'
 
 
+@lru_cache(maxsize=256)
 def negotiate(accept: str | None) -> str:
     """The media type to answer with, for an Accept header; NotAcceptable when it wants none of ours.
 
@@ -304,6 +322,7 @@ def accepts_events(accept: str | None) -> bool:
     return accept is not None and EVENT_STREAM in accept.lower() and _weigh(accept).get(EVENT_STREAM, 0) > 0
 
 
+@lru_cache(maxsize=256)
 def _weigh(accept: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for entry in accept.lower().split(","):
@@ -377,11 +396,3 @@ def _read_json(text: bytes) -> Any:
         return orjson.loads(text)
     except ValueError:
         raise BadRequest("The request is not valid JSON.") from None
-
-
-async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    if status != 204:
-        headers = {**headers, "content-length": str(len(body))}
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})

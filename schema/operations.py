@@ -7,7 +7,6 @@ around it per request (extensions, their runner, contexts of its own) does nothi
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -19,9 +18,7 @@ from graphql import (
     FragmentDefinitionNode,
     OperationDefinitionNode,
     OperationType,
-    execute,
 )
-from strawberry.execution import optimized_is_awaitable
 
 from app.errors import AppError
 from app.limits import Allowance, Limiter
@@ -29,6 +26,7 @@ from schema import cost, schema
 from schema.context import Context
 from schema.documents import Prepared
 from schema.errors import Throttled
+from schema.executor import Executor, Planned
 from schema.guards import QueryTooComplex
 
 T = TypeVar("T")
@@ -143,8 +141,16 @@ def price(
 
 async def run(priced: Priced, context: Context, extensions: dict[str, Any] | None) -> ExecutionResult:
     """The result of a query or mutation; OperationTimedOut."""
+    prepared = priced.prepared
+    assert prepared.document is not None
+    planned = prepared.planned.get(id(priced.operation))
+    if planned is None:
+        planned = prepared.planned[id(priced.operation)] = Planned.of(prepared.document, priced.operation)
     try:
-        return await in_time(context, _execute(priced, context, extensions))
+        result = Executor.run(schema.core, planned, context, priced.variables, extensions)
+        if not isinstance(result, ExecutionResult):
+            result = await in_time(context, result)
+        return cast("ExecutionResult", result)
     finally:
         context.reading.end()
 
@@ -158,19 +164,3 @@ async def in_time(context: Timed, work: Coroutine[Any, Any, T]) -> T:
         if context.deadline is None or not context.deadline.expired():
             raise
         raise OperationTimedOut from None
-
-
-async def _execute(priced: Priced, context: Context, extensions: dict[str, Any] | None) -> ExecutionResult:
-    assert priced.prepared.document is not None
-    name = priced.operation.name
-    result = execute(
-        schema.core,
-        priced.prepared.document,
-        context_value=context,
-        variable_values=priced.variables,
-        operation_name=name.value if name is not None else None,
-        is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard in all but name
-        executor_class=schema.execution_context_class,
-        operation_extensions=extensions,
-    )
-    return await result if inspect.isawaitable(result) else result

@@ -12,7 +12,6 @@ from uuid import UUID
 
 import strawberry
 from strawberry import ID, UNSET
-from strawberry.dataloader import DataLoader
 
 from app import ids
 from app.domain import audit, commands, deliveries, devices, employees, endpoints, keys, punches, sites, tenants
@@ -50,6 +49,7 @@ from schema.inputs import (
     EmployeeOrder,
     check_text,
 )
+from schema.loaders import Loader
 from schema.types import (
     ApiKey,
     AuditEntry,
@@ -463,7 +463,7 @@ NODES: Final[dict[str, tuple[str | None, Find]]] = {
 }
 
 
-async def _get(loader: DataLoader[Any, T | None], key: Any, absent: Callable[[Any], Exception]) -> T:
+async def _get(loader: Loader[Any, T | None], key: Any, absent: Callable[[Any], Exception]) -> T:
     found = await loader.load(key)
     if found is None:
         raise absent(key)

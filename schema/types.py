@@ -82,13 +82,19 @@ class Node:
     id: ID = strawberry.field(description="Opaque, and the same in webhooks and logs.")
 
 
-def _once(info: Info, show: Callable[[Row], R], row: Row) -> R:
+def _once(context: Context, show: Callable[[Row], R], row: Row) -> R:
     """What `show` makes of a row, made once for all that lead to it."""
-    shown = info.context.loaders.shown
+    shown = context.loaders.shown
     found: R | None = shown.get(row.id)
     if found is None:
         found = shown[row.id] = show(row)
     return found
+
+
+def _device(context: Context, key: UUID, found: devices.Device | None) -> Device:
+    if found is None:
+        raise devices.DeviceNotFound(key)
+    return _once(context, Device.of, found)
 
 
 # ── the tenant ───────────────────────────────────────────────────────────────────────────────────────
@@ -498,7 +504,13 @@ class Device(Node):
         page = await context.loaders.commands_of_devices.load((self.key, asked))
         return connect(context, asked, page, DeviceCommand.of)
 
-    @resolved("Punches of this device; the newest first unless ordered otherwise. Needs punches:read.")
+    @resolved(
+        "Punches of this device; the newest first unless ordered otherwise. Needs punches:read.",
+        ahead=lambda one, context, **given: (
+            "punches_of_devices",
+            (one.key, _wanted(context, f"device.punches {one.id}", **given)),
+        ),
+    )
     async def punches(
         self,
         info: Info,
@@ -512,8 +524,16 @@ class Device(Node):
     ) -> Connection[Punch]:
         """One statement for a whole page of devices."""
         context = info.context
-        context.actor.may("punches:read")
-        asked = ask_punches(context, f"device.punches {self.id}", filter, order_by, (first, after, last, before))
+        asked = _wanted(
+            context,
+            f"device.punches {self.id}",
+            first=first,
+            after=after,
+            last=last,
+            before=before,
+            filter=filter,
+            order_by=order_by,
+        )
         page = await context.loaders.punches_of_devices.load((self.key, asked))
         return connect(context, asked, page, Punch.of)
 
@@ -574,13 +594,14 @@ class DeviceCommand(Node):
     expires_at: datetime = strawberry.field(description="Until when it may be handed out.")
     device_key: strawberry.Private[UUID]
 
-    @resolved("Who shall do it.", ahead=lambda one: ("devices", one.device_key))
+    @resolved(
+        "Who shall do it.",
+        ahead=lambda one: ("devices", one.device_key),
+        shown=lambda context, one, found: _device(context, one.device_key, found),
+    )
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
-        found = await info.context.loaders.devices.load(self.device_key)
-        if found is None:
-            raise devices.DeviceNotFound(self.device_key)
-        return _once(info, Device.of, found)
+        return _device(info.context, self.device_key, await info.context.loaders.devices.load(self.device_key))
 
     @classmethod
     def of(cls, row: commands.DeviceCommand) -> DeviceCommand:
@@ -609,13 +630,14 @@ class Placement:
     device_key: strawberry.Private[UUID]
     command_key: strawberry.Private[UUID | None]
 
-    @resolved("The terminal.", ahead=lambda one: ("devices", one.device_key))
+    @resolved(
+        "The terminal.",
+        ahead=lambda one: ("devices", one.device_key),
+        shown=lambda context, one, found: _device(context, one.device_key, found),
+    )
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
-        found = await info.context.loaders.devices.load(self.device_key)
-        if found is None:
-            raise devices.DeviceNotFound(self.device_key)
-        return _once(info, Device.of, found)
+        return _device(info.context, self.device_key, await info.context.loaders.devices.load(self.device_key))
 
     @resolved("What the terminal was last told about it; null before that. Needs devices:read.")
     async def last_command(self, info: Info) -> DeviceCommand | None:
@@ -667,7 +689,13 @@ class Employee(Node):
         info.context.actor.may("employees:read")
         return [Placement.of(row) for row in await info.context.loaders.placements.load(self.pin) or ()]
 
-    @resolved("Punches with this PIN; the newest first unless ordered otherwise. Needs punches:read.")
+    @resolved(
+        "Punches with this PIN; the newest first unless ordered otherwise. Needs punches:read.",
+        ahead=lambda one, context, **given: (
+            "punches_of_pins",
+            (one.pin, _wanted(context, f"employee.punches {one.id}", **given)),
+        ),
+    )
     async def punches(
         self,
         info: Info,
@@ -681,8 +709,16 @@ class Employee(Node):
     ) -> Connection[Punch]:
         """One statement for a whole page of people."""
         context = info.context
-        context.actor.may("punches:read")
-        asked = ask_punches(context, f"employee.punches {self.id}", filter, order_by, (first, after, last, before))
+        asked = _wanted(
+            context,
+            f"employee.punches {self.id}",
+            first=first,
+            after=after,
+            last=last,
+            before=before,
+            filter=filter,
+            order_by=order_by,
+        )
         page = await context.loaders.punches_of_pins.load((self.pin, asked))
         return connect(context, asked, page, Punch.of)
 
@@ -734,22 +770,24 @@ class Punch(Node):
     device_key: strawberry.Private[UUID]
     line: strawberry.Private[bytes | None]
 
-    @resolved("The terminal.", ahead=lambda one: ("devices", one.device_key))
+    @resolved(
+        "The terminal.",
+        ahead=lambda one: ("devices", one.device_key),
+        shown=lambda context, one, found: _device(context, one.device_key, found),
+    )
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
-        found = await info.context.loaders.devices.load(self.device_key)
-        if found is None:
-            raise devices.DeviceNotFound(self.device_key)
-        return _once(info, Device.of, found)
+        return _device(info.context, self.device_key, await info.context.loaders.devices.load(self.device_key))
 
     @resolved(
         "Null while no employee has this PIN; attached when one is created.",
         ahead=lambda one: ("employees_by_pin", one.pin),
+        shown=lambda context, _, found: _once(context, Employee.of, found) if found else None,
     )
     async def employee(self, info: Info) -> Employee | None:
         """Whoever has the PIN now."""
         found = await info.context.loaders.employees_by_pin.load(self.pin)
-        return _once(info, Employee.of, found) if found else None
+        return _once(info.context, Employee.of, found) if found else None
 
     @resolved("The record as the terminal sent it.")
     async def raw(self, info: Info) -> str:
@@ -1034,6 +1072,22 @@ def ask_punches(
     """The arguments of a list of punches, checked; the newest first unless ordered otherwise."""
     wanted = filter.wanted() if filter else punches.EVERY
     return ask(context, name, order_by.order() if order_by else punches.BY_PUNCHED_AT.down, wanted, window)
+
+
+def _wanted(
+    context: Context,
+    name: str,
+    *,
+    first: int | None = UNSET,
+    after: str | None = UNSET,
+    last: int | None = UNSET,
+    before: str | None = UNSET,
+    filter: PunchFilter | None = UNSET,
+    order_by: PunchOrder | None = UNSET,
+) -> Asked[punches.Wanted]:
+    """The same for whom punches are somebody's."""
+    context.actor.may("punches:read")
+    return ask_punches(context, name, filter, order_by, (first, after, last, before))
 
 
 def online_since(context: Context) -> datetime:

@@ -33,9 +33,21 @@ GUARDS: tuple[Guard, ...] = (
         [AT_EXECUTOR + "whenever_an_operation_is_given_up_or_breaks_nothing_of_it_is_left_unawaited"],
     ),
     Guard(
+        "executor: what a variable decides is not kept with the document",
+        EXECUTOR,
+        [("                isinstance(one.value, VariableNode) for one in", "                False for one in")],
+        [AT_EXECUTOR + "what_depends_on_a_variable_is_worked_out_for_each_operation"],
+    ),
+    Guard(
+        "executor: what a variable may skip is not kept with the document",
+        EXECUTOR,
+        [('"@" not in document.loc.source.body', "True")],
+        [AT_EXECUTOR + "what_depends_on_a_variable_is_worked_out_for_each_operation"],
+    ),
+    Guard(
         "loaders: nobody is cancelled with another",
         LOADERS,
-        [("return asyncio.shield(self.begin(key))", "return self.begin(key)")],
+        [("return found if found.done() else asyncio.shield(found)", "return found")],
         [AT_EXECUTOR + "a_field_that_breaks_takes_no_row_from_those_that_wait_for_the_same"],
     ),
     Guard(

@@ -65,8 +65,26 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "budget: one script takes and counts",
         "app/limits.py",
-        [("if cost <= points then", "if true then")],
+        [("if cost <= points or ARGV[4] == '1' then", "if true then")],
         ["tests/app/test_limits.py::test_of_many_at_once_as_many_pass_as_there_are_points"],
+    ),
+    Guard(
+        "budget: what is taken ahead is little",
+        "app/limits.py",
+        [(" or known.unsaid + cost > self.most * AHEAD:", ":")],
+        ["tests/app/test_limits.py::test_a_process_takes_little_before_redis_hears_of_it"],
+    ),
+    Guard(
+        "budget: what is taken ahead is counted, even out of an empty bucket",
+        "app/limits.py",
+        [(" or ARGV[4] == '1' then", " then")],
+        ["tests/app/test_limits.py::test_what_was_taken_while_others_emptied_the_bucket_is_counted"],
+    ),
+    Guard(
+        "budget: of less than half a bucket nothing is taken ahead",
+        "app/limits.py",
+        [("        if waited > FRESH or left < self.most / 2:", "        if waited > FRESH:")],
+        ["tests/app/test_limits.py::test_processes_share_a_bucket_and_tenants_do_not"],
     ),
     Guard(
         "budget: Redis has a moment to answer",

@@ -31,7 +31,7 @@ from sqlmodel import Field, SQLModel
 from app import ids, paging
 from app.database import Session, driver
 from app.domain import profiles, sites, words
-from app.domain.tables import build, columns, fetch, instant, now, tenant_key, within_tenant
+from app.domain.tables import build, columns, fetch, instant, look, now, tenant_key, within_tenant
 from app.errors import AppError, InvalidInput
 
 
@@ -232,7 +232,7 @@ async def page(
 ) -> paging.Page[Device]:
     """One page of the tenant's devices. Those last seen from `online_since` on count as online."""
     query = _every if asked.wanted == EVERY else partial(_query, online_since=online_since)
-    return (await paging.fetch(session, tenant_id, query, asked)).map(_device)
+    return (await paging.fetch(session, tenant_id, query, asked)).map(_seen)
 
 
 async def page_by_site(
@@ -240,7 +240,7 @@ async def page_by_site(
 ) -> list[paging.Page[Device]]:
     """The same page of the devices of each site."""
     pages = await paging.fetch_each(session, tenant_id, _every, asked, parent=_ROW.site_id, keys=site_ids)
-    return [found.map(_device) for found in pages]
+    return [found.map(_seen) for found in pages]
 
 
 async def count(session: Session, tenant_id: UUID, online_since: datetime, wanted: Wanted = EVERY) -> int:
@@ -422,3 +422,7 @@ def _query(tenant_id: UUID, wanted: Wanted, online_since: datetime) -> Select[An
 
 def _device(row: Any) -> Device:
     return build(Device, row)
+
+
+def _seen(row: Any) -> Device:
+    return look(Device, row)

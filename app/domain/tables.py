@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, TypeVar
+from types import FunctionType
+from typing import Any, Final, TypeVar, cast
 
 from asyncpg import Record
 from sqlalchemy import Column, DateTime, ForeignKeyConstraint
@@ -57,12 +58,12 @@ def columns(table: type[SQLModel]) -> ReadOnlyColumnCollection[str, Column[Any]]
 
 
 async def fetch(session: Session, table: type[M], where: str, *arguments: Any) -> list[M]:
-    """The objects of the rows for which `where` holds; it is SQL, with $1 and so on for the arguments.
+    """What the rows for which `where` holds say, as `look` has it; it is SQL, with $1 and so on for the arguments.
 
-    For what every page leads to: SQLAlchemy's own results cost several times as much. They belong to no session.
+    For what every page leads to: SQLAlchemy's own results cost several times as much.
     """
     rows = await (await driver(session)).fetch(_select(table) + where, *arguments)
-    return [build(table, row) for row in rows]
+    return [look(table, row) for row in rows]
 
 
 @cache
@@ -77,3 +78,23 @@ def build(table: type[M], row: Any) -> M:
     built: M = class_mapper(table).class_manager.new_instance()
     built.__dict__.update(row.items() if isinstance(row, Record) else zip(row._fields, row, strict=True))
     return built
+
+
+def look(table: type[M], row: Any) -> M:
+    """The same for who only reads: it has the table's columns and its methods, but is no object of its class.
+
+    It is made in a fraction of the time, and read in a fraction of the time.
+    """
+    seen: Any = _plain(table)()
+    seen.__dict__.update(row.items() if isinstance(row, Record) else zip(row._fields, row, strict=True))
+    return cast("M", seen)
+
+
+@cache
+def _plain(table: type[SQLModel]) -> type[Any]:
+    own = {
+        name: value
+        for name, value in vars(table).items()
+        if isinstance(value, property | FunctionType) and not name.startswith("__")
+    }
+    return type(table.__name__, (), own | {"__module__": table.__module__, "__doc__": table.__doc__})

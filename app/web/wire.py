@@ -18,10 +18,11 @@ arrives:
 from __future__ import annotations
 
 from asyncio import BaseTransport, Event, TimerHandle, get_running_loop
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
@@ -50,6 +51,27 @@ class Body:
         self._cycle = cycle
         #: Cleared while the client does not take what was written.
         self.writable: Event = cycle.flow._is_writable_event  # noqa: SLF001
+
+    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """The whole answer, past ASGI and in one piece; `headers` are ours and say its length.
+
+        False when it has to go the usual way, because the client does not take what was written, or is gone.
+        """
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        if cycle.access_log or cycle.scope["method"] == "HEAD":
+            return False
+        cycle.response_started, cycle.waiting_for_100_continue, cycle.chunked_encoding = True, False, False
+        told = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        cycle.transport.write(b"".join((STATUS_LINE[status], *told, end, body)))
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
     @property
     def open(self) -> bool:

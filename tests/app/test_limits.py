@@ -123,7 +123,7 @@ async def test_a_frozen_redis_holds_nobody_up_and_is_used_again_when_it_thaws(re
 
     redis_server.freeze()
     try:
-        frozen = await asyncio.wait_for(asyncio.gather(*(limiter.spend(tenant, 1) for _ in range(20))), PATIENCE)
+        frozen = await asyncio.wait_for(asyncio.gather(*(limiter.spend(uuid4(), 1) for _ in range(20))), PATIENCE)
     finally:
         redis_server.thaw()
     async with asyncio.timeout(PATIENCE):
@@ -132,6 +132,49 @@ async def test_a_frozen_redis_holds_nobody_up_and_is_used_again_when_it_thaws(re
     await limiter.stop()
 
     assert all(answer.alone and answer.granted for answer in frozen)
+
+
+async def test_a_process_takes_little_before_redis_hears_of_it(redis_server: EmbeddedRedis) -> None:
+    limiter, other = (Limiter(redis_server.url, most=3200, rate=0.001, largest=10) for _ in range(2))
+    tenant = uuid4()
+    assert (await limiter.spend(tenant, 0)).remaining == 3200
+
+    at_once = [limiter.spend(tenant, 1) for _ in range(300)]
+    ahead = []
+    for one in at_once:  # as far as they come without waiting for anything
+        try:
+            one.send(None)
+        except StopIteration as done:
+            ahead.append(done.value)
+        else:
+            one.close()
+            break
+    for one in at_once:
+        one.close()
+
+    assert [one.remaining for one in ahead] == list(range(3199, 3099, -1))
+    assert not any(one.alone for one in ahead)
+    async with asyncio.timeout(PATIENCE):  # what asked and gave up may have been counted or not
+        while (await other.spend(tenant, 0)).remaining not in (3100, 3099):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await limiter.stop()
+    await other.stop()
+
+
+async def test_what_was_taken_while_others_emptied_the_bucket_is_counted(redis_server: EmbeddedRedis) -> None:
+    limiter, other = (Limiter(redis_server.url, most=3200, rate=0.001, largest=10) for _ in range(2))
+    tenant = uuid4()
+    await limiter.spend(tenant, 0)
+    ahead = await limiter.spend(tenant, 90)  # nothing is awaited here in truth
+    taking = asyncio.create_task(other.spend(tenant, 3200))
+    limiter.give_back(tenant, ahead, 40)
+
+    assert (await taking).granted
+    async with asyncio.timeout(PATIENCE):
+        while (await other.spend(tenant, 0)).retry_in < 50_000 - 1000:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await limiter.stop()
+    await other.stop()
 
 
 async def test_a_bucket_that_is_no_bucket_is_judged_locally(redis_server: EmbeddedRedis) -> None:

@@ -7,9 +7,11 @@ import gc
 import inspect
 import random
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from graphql import (
     ExecutionResult,
     GraphQLObjectType,
     GraphQLSchema,
+    OperationDefinitionNode,
     execute,
     get_named_type,
     is_composite_type,
@@ -30,7 +33,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as St
 
 from app.domain.keys import SCOPES, Actor
 from schema import schema
-from schema.executor import Executor
+from schema.executor import Executor, Planned
 from schema.fields import resolved
 from schema.http import MakeContext
 from schema.loaders import Loader
@@ -38,13 +41,16 @@ from tests.schema.conftest import Caller
 from tests.schema.world import World
 
 _APART = {"broken"}
-_ARGUMENTS = {"first": "2", "from": "BEGINNING"}
+_ARGUMENTS = {"first": ["2", "$two", "$none"], "from": ["BEGINNING"], "times": ["2", "$two", "$none"]}
+VARIABLES = {"two": 2, "none": None}
 
 
 def write_document(chance: random.Random, core: GraphQLSchema, ids: list[str]) -> str:
-    """A valid query that asks for this and that."""
+    """A valid query that asks for this and that; VARIABLES go with it."""
     assert core.query_type is not None
-    return f"query {_selection(chance, core, core.query_type, ids, 6)}"
+    selection = _selection(chance, core, core.query_type, ids, 6)
+    told = ", ".join(f"${name}: Int" for name in VARIABLES if f"${name}" in selection)
+    return f"query {f'({told})' if told else ''} {selection}"
 
 
 def _selection(chance: random.Random, core: GraphQLSchema, kind: GraphQLObjectType, ids: list[str], deep: int) -> str:
@@ -56,7 +62,8 @@ def _selection(chance: random.Random, core: GraphQLSchema, kind: GraphQLObjectTy
         arguments = []
         for argument, asked in definition.args.items():
             if argument in _ARGUMENTS:
-                arguments.append(f"{argument}: {_ARGUMENTS[argument]}")
+                if argument != "times" or chance.random() < 0.7:
+                    arguments.append(f"{argument}: {chance.choice(_ARGUMENTS[argument])}")
             elif is_required_argument(asked) or (argument == "id" and chance.random() < 0.8):
                 one = f'"{chance.choice(ids)}"'
                 arguments.append(f"{argument}: [{one}]" if argument == "ids" else f"{argument}: {one}")
@@ -70,23 +77,39 @@ def _selection(chance: random.Random, core: GraphQLSchema, kind: GraphQLObjectTy
     return "{ " + " ".join([*chosen, "__typename"]) + " }"
 
 
-async def both(core: GraphQLSchema, document: str, contexts: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Data, and where errors left nulls, of our executor and of Strawberry's, each with its own context."""
-    answers = []
-    for kind, context in zip((Executor, Stock), contexts, strict=True):
-        result = execute(
+async def both(core: GraphQLSchema, document: str, make: Callable[[], Any]) -> tuple[Any, Any]:
+    """Data, and where errors left nulls, of our executor and of Strawberry's, each with its own context.
+
+    Ours answers three times: alone, and twice with what is kept with the document.
+    """
+    parsed = parse(document)
+    (operation,) = (one for one in parsed.definitions if isinstance(one, OperationDefinitionNode))
+    planned = Planned.of(parsed, operation)
+
+    def run(kind: Any) -> Any:
+        return execute(
             core,
-            parse(document),
-            context_value=context,
+            parsed,
+            context_value=make(),
+            variable_values=VARIABLES,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
             executor_class=kind,
             operation_extensions=None,
         )
+
+    def plan() -> Any:
+        return Executor.run(core, planned, make(), VARIABLES, None)
+
+    answers = []
+    for ask in (partial(run, Stock), partial(run, Executor), plan, plan):
+        result = ask()
         if inspect.isawaitable(result):
             result = await result
         assert isinstance(result, ExecutionResult)
         answers.append((result.data, {_hole(result.data, error.path or []) for error in result.errors or ()}))
-    return answers[0], answers[1]
+    stock, *ours = answers
+    assert ours[0] == ours[1] == ours[2]
+    return ours[0], stock
 
 
 def _hole(data: Any, path: list[str | int]) -> tuple[str | int, ...]:
@@ -112,9 +135,7 @@ async def test_any_query_is_answered_alike(caller: Caller, world: World, make_co
     document = write_document(chance, schema.core, ids)
     assert not validate(schema.core, parse(document)), document
 
-    ours, stock = await both(
-        schema.core, document, (make_context(actor, "req_1", None), make_context(actor, "req_1", None))
-    )
+    ours, stock = await both(schema.core, document, lambda: make_context(actor, "req_1", None))
 
     assert ours == stock
 
@@ -151,6 +172,29 @@ class Leaf(Named):
     async def strict_word(self, info: strawberry.Info[Any, None]) -> str:
         word: str = await info.context.loaders.words.load(self.name)
         return word
+
+    @resolved("With arguments.", ahead=lambda one, _, times=1, **__: ("words", (one.name, times)))
+    async def often(self, info: strawberry.Info[Any, None], *, times: int | None = 1) -> str:
+        word: str = await info.context.loaders.words.load((self.name, times))
+        return f"{info.field_name} {word}"
+
+    @resolved(
+        "Shown without being asked.",
+        ahead=lambda one: ("words", one.ratio),
+        shown=lambda _, one, found: f"{one.name.upper()} {found}",
+    )
+    async def shown(self, info: strawberry.Info[Any, None]) -> str:
+        word: str = await info.context.loaders.words.load(self.ratio)
+        return f"{self.name.upper()} {word}"
+
+    @resolved("A list.")
+    def numbers(self, *, times: int | None = 2) -> list[int]:
+        return [self.number] * (times or 1)  # type: ignore[list-item]
+
+    @resolved("Of its kind.")
+    async def named(self) -> list[Named]:
+        await asyncio.sleep(0)
+        return [self, self]
 
     @resolved("At once.")
     def loud(self) -> str:
@@ -258,7 +302,7 @@ async def test_whatever_is_wrong_with_the_data_is_said_alike(seed: int) -> None:
     leaves = {name: make_leaf(chance) for name in ("a", "b", "c")}
     document = write_document(chance, core, [])
 
-    ours, stock = await both(core, document, (Odd.of(branches, leaves), Odd.of(branches, leaves)))
+    ours, stock = await both(core, document, lambda: Odd.of(branches, leaves))
 
     assert ours == stock
 
@@ -287,7 +331,7 @@ async def test_an_object_of_another_class_is_not_taken_for_one_of_this_type() ->
     core = strawberry.Schema(Query)._schema
     branch = Branch(leaf=object(), strict=make_leaf_of(random.Random(0)), leaves=[])  # type: ignore[arg-type]
 
-    ours, stock = await both(core, "{ branch { leaf { __typename } } }", (Odd.of([branch], {}), Odd.of([branch], {})))
+    ours, stock = await both(core, "{ branch { leaf { __typename } } }", lambda: Odd.of([branch], {}))
 
     assert ours == stock == ({"branch": {"leaf": None}}, {("branch", "leaf")})
 
@@ -335,3 +379,27 @@ async def test_whenever_an_operation_is_given_up_or_breaks_nothing_of_it_is_left
         gc.collect()
 
     assert [str(one.message) for one in warned] == []
+
+
+async def test_what_depends_on_a_variable_is_worked_out_for_each_operation() -> None:
+    core = strawberry.Schema(Query)._schema
+    leaf = make_leaf_of(random.Random(0))
+    leaf.name, leaf.number = "a", 1
+    document = parse(
+        "query ($n: Int, $no: Boolean = false) { branch { leaf { often(times: $n) numbers(times: $n) "
+        "... @skip(if: $no) { name } } strict { numbers(times: 3) } } }"
+    )
+    plain = parse("query ($n: Int) { branch { leaf { often(times: $n) numbers(times: 3) } } }")
+
+    async def answer(planned: Planned, **variables: Any) -> Any:
+        context = Odd.of([Branch(leaf=leaf, strict=leaf, leaves=[])], {})
+        return (await Executor.run(core, planned, context, variables, None)).data["branch"]["leaf"]
+
+    for one in (document, plain):
+        (operation,) = (part for part in one.definitions if isinstance(part, OperationDefinitionNode))
+        planned = Planned.of(one, operation)
+        for n in (2, 5, 2):
+            assert (await answer(planned, n=n))["often"] == f"often word ('a', {n})"
+    planned = Planned.of(document, next(iter(document.definitions)))  # type: ignore[arg-type]
+    assert "name" in await answer(planned, n=1)
+    assert "name" not in await answer(planned, n=1, no=True)
