@@ -9,7 +9,7 @@ from graphql import GraphQLError, GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
-from schema import types
+from schema import account, types, webhooks
 from schema.documents import Documents, Reading
 from schema.executor import Executor
 from schema.mutations import Mutation
@@ -48,17 +48,17 @@ def build(*, sort: bool = False) -> Schema:
         mutation=Mutation,
         subscription=Subscription,
         types=[
-            types.ApiKey,
-            types.AuditEntry,
+            account.ApiKey,
+            account.AuditEntry,
             types.Device,
             types.DeviceCommand,
             types.Employee,
             types.Punch,
             types.RejectedRecord,
             types.Site,
-            types.Tenant,
-            types.WebhookDelivery,
-            types.WebhookEndpoint,
+            account.Tenant,
+            webhooks.WebhookDelivery,
+            webhooks.WebhookEndpoint,
         ],
         extensions=[Reading],
         execution_context_class=Executor,

@@ -14,7 +14,7 @@ from strawberry import ID
 from app import ids
 from app.domain import commands, deliveries, devices, endpoints, enrollments, keys, replays, sites, stream_tokens
 from app.domain.employees import Employee
-from schema import types
+from schema import account, types, webhooks
 
 E = TypeVar("E")
 G = TypeVar("G")
@@ -127,13 +127,13 @@ class EmployeeBulkPayload(_Payload):
 class EnrollmentPayload(_Payload):
     """Addresses."""
 
-    enrollment: types.Enrollment | None = strawberry.field(description="The addresses as they are now.")
+    enrollment: account.Enrollment | None = strawberry.field(description="The addresses as they are now.")
 
     @classmethod
     def of(cls, answer: Answer[enrollments.Addresses]) -> EnrollmentPayload:
         """Dressed."""
         return cls(
-            enrollment=answer.shown(types.Enrollment.of), user_errors=answer.errors, idempotent_replay=answer.replay
+            enrollment=answer.shown(account.Enrollment.of), user_errors=answer.errors, idempotent_replay=answer.replay
         )
 
 
@@ -141,26 +141,26 @@ class EnrollmentPayload(_Payload):
 class ApiKeyPayload(_Payload):
     """A key, without its secret."""
 
-    api_key: types.ApiKey | None = strawberry.field(description="As it is now.")
+    api_key: account.ApiKey | None = strawberry.field(description="As it is now.")
 
     @classmethod
     def of(cls, answer: Answer[keys.ApiKey]) -> ApiKeyPayload:
         """Dressed."""
-        return cls(api_key=answer.shown(types.ApiKey.of), user_errors=answer.errors, idempotent_replay=answer.replay)
+        return cls(api_key=answer.shown(account.ApiKey.of), user_errors=answer.errors, idempotent_replay=answer.replay)
 
 
 @strawberry.type(description="A new key. `secret` is shown once; a replay answers null for it.")
 class ApiKeySecretPayload(_Payload):
     """A key and its secret."""
 
-    api_key: types.ApiKey | None = strawberry.field(description="As it is now.")
+    api_key: account.ApiKey | None = strawberry.field(description="As it is now.")
     secret: str | None = strawberry.field(description="The key itself (pc_live_…): keep it now, it is nowhere else.")
 
     @classmethod
     def of(cls, answer: Answer[keys.ApiKey]) -> ApiKeySecretPayload:
         """Dressed."""
         return cls(
-            api_key=answer.shown(types.ApiKey.of),
+            api_key=answer.shown(account.ApiKey.of),
             secret=answer.secret,
             user_errors=answer.errors,
             idempotent_replay=answer.replay,
@@ -171,13 +171,13 @@ class ApiKeySecretPayload(_Payload):
 class WebhookEndpointPayload(_Payload):
     """An endpoint, without its secret."""
 
-    endpoint: types.WebhookEndpoint | None = strawberry.field(description="As it is now.")
+    endpoint: webhooks.WebhookEndpoint | None = strawberry.field(description="As it is now.")
 
     @classmethod
     def of(cls, answer: Answer[endpoints.Endpoint]) -> WebhookEndpointPayload:
         """Dressed."""
         return cls(
-            endpoint=answer.shown(types.WebhookEndpoint.of),
+            endpoint=answer.shown(webhooks.WebhookEndpoint.of),
             user_errors=answer.errors,
             idempotent_replay=answer.replay,
         )
@@ -189,14 +189,14 @@ class WebhookEndpointPayload(_Payload):
 class WebhookEndpointSecretPayload(_Payload):
     """An endpoint and its secret."""
 
-    endpoint: types.WebhookEndpoint | None = strawberry.field(description="As it is now.")
+    endpoint: webhooks.WebhookEndpoint | None = strawberry.field(description="As it is now.")
     secret: str | None = strawberry.field(description="What signs from now on: keep it now, it is not shown again.")
 
     @classmethod
     def of(cls, answer: Answer[endpoints.Endpoint]) -> WebhookEndpointSecretPayload:
         """Dressed."""
         return cls(
-            endpoint=answer.shown(types.WebhookEndpoint.of),
+            endpoint=answer.shown(webhooks.WebhookEndpoint.of),
             secret=answer.secret,
             user_errors=answer.errors,
             idempotent_replay=answer.replay,
@@ -207,13 +207,13 @@ class WebhookEndpointSecretPayload(_Payload):
 class WebhookDeliveryPayload(_Payload):
     """A delivery."""
 
-    delivery: types.WebhookDelivery | None = strawberry.field(description="As it is now.")
+    delivery: webhooks.WebhookDelivery | None = strawberry.field(description="As it is now.")
 
     @classmethod
     def of(cls, answer: Answer[deliveries.Delivery]) -> WebhookDeliveryPayload:
         """Dressed."""
         return cls(
-            delivery=answer.shown(types.WebhookDelivery.of),
+            delivery=answer.shown(webhooks.WebhookDelivery.of),
             user_errors=answer.errors,
             idempotent_replay=answer.replay,
         )
@@ -223,13 +223,13 @@ class WebhookDeliveryPayload(_Payload):
 class WebhookReplayPayload(_Payload):
     """A replay."""
 
-    replay: types.WebhookReplay | None = strawberry.field(description="As it is now.")
+    replay: webhooks.WebhookReplay | None = strawberry.field(description="As it is now.")
 
     @classmethod
     def of(cls, answer: Answer[replays.Replay]) -> WebhookReplayPayload:
         """Dressed."""
         return cls(
-            replay=answer.shown(types.WebhookReplay.of),
+            replay=answer.shown(webhooks.WebhookReplay.of),
             user_errors=answer.errors,
             idempotent_replay=answer.replay,
         )

@@ -27,6 +27,7 @@ from app.domain.sites import SiteNotFound
 from app.errors import InvalidInput
 from app.ids import InvalidId
 from app.paging import LARGEST_SIZE, Asked, PageTooLarge
+from schema.account import ApiKey, AuditEntry, RateLimit, Tenant, Viewer
 from schema.connections import (
     After,
     Before,
@@ -51,8 +52,6 @@ from schema.inputs import (
 )
 from schema.loaders import Loader
 from schema.types import (
-    ApiKey,
-    AuditEntry,
     Device,
     DeviceCommand,
     Employee,
@@ -60,19 +59,13 @@ from schema.types import (
     Punch,
     PunchBatch,
     PunchesBy,
-    RateLimit,
     RejectedRecord,
     Site,
-    Tenant,
-    Viewer,
-    WebhookDelivery,
-    WebhookEndpoint,
-    WebhookReplay,
-    WhichDeliveries,
     WhichPunches,
     ask_punches,
     online_since,
 )
+from schema.webhooks import WebhookDelivery, WebhookEndpoint, WebhookReplay, WhichDeliveries
 
 WhichEntries = Annotated[AuditFilter | None, strawberry.argument(description="Which of them.")]
 T = TypeVar("T")

@@ -20,7 +20,8 @@ from app.paging import LARGEST_SIZE, PageTooLarge
 from schema.context import Context, Info
 from schema.inputs import PunchFilter, read_followed, read_moved
 from schema.sharing import Live
-from schema.types import Device, DeviceCommand, PunchBatch, WebhookDelivery
+from schema.types import Device, DeviceCommand, PunchBatch
+from schema.webhooks import WebhookDelivery
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")

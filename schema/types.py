@@ -1,4 +1,4 @@
-"""What goes out: the contract's types over the domain's rows.
+"""What goes out: the contract's types over the domain's rows. `account` and `webhooks` have the others.
 
 Most fields are plain attributes, filled once by `of`, because a computed field costs many times as much. What leads to
 another row is a method that goes through a loader. A field that crosses into another scope asks for it by itself, so
@@ -9,62 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeVar
 from uuid import UUID
 
-import orjson
 import strawberry
 from strawberry import ID, UNSET
-from strawberry.scalars import JSON
 
 from app import ids
 from app.domain import (
-    audit,
     claims,
     commands,
-    deliveries,
     devices,
     employees,
-    endpoints,
-    enrollments,
-    keys,
     placements,
     punch_feed,
     punches,
     reconciliations,
     records,
-    replays,
     sites,
-    tenants,
 )
-from app.domain.audit import AuditSource
 from app.domain.commands import CommandStatus
-from app.domain.deliveries import DeliveryStatus
 from app.domain.devices import DeviceConnectionState, DeviceDialect, DeviceStatus
 from app.domain.employees import EmployeePrivilege
-from app.domain.endpoints import EndpointStatus
-from app.domain.events import webhook_body
 from app.domain.placements import PlacementState
 from app.domain.reconciliations import Completeness
-from app.domain.replays import ReplayStatus
 from app.domain.tables import now
-from app.domain.tenants import Plan
 from app.paging import Asked
 from protocol.adms.codes import Direction, VerifyMode
-from schema.connections import (
-    After,
-    Before,
-    Connection,
-    CountedConnection,
-    First,
-    Last,
-    ask,
-    connect,
-    connect_counted,
-)
+from schema.connections import After, Before, Connection, CountedConnection, First, Last, ask, connect, connect_counted
 from schema.context import Context, Info
 from schema.fields import resolved
-from schema.inputs import PunchFilter, PunchOrder, WebhookDeliveryFilter
+from schema.inputs import PunchFilter, PunchOrder
 from schema.values import LocalDateTime
 
 R = TypeVar("R")
@@ -72,7 +47,6 @@ Row = TypeVar("Row", devices.Device, employees.Employee)
 
 WhichPunches = Annotated[PunchFilter | None, strawberry.argument(description="Which of them.")]
 PunchesBy = Annotated[PunchOrder | None, strawberry.argument(description="In which order.")]
-WhichDeliveries = Annotated[WebhookDeliveryFilter | None, strawberry.argument(description="Which of them.")]
 
 
 @strawberry.interface(description="Anything with an id of its own, to be had by `node`.")
@@ -95,152 +69,6 @@ def _device(context: Context, key: UUID, found: devices.Device | None) -> Device
     if found is None:
         raise devices.DeviceNotFound(key)
     return _once(context, Device.of, found)
-
-
-# ── the tenant ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@strawberry.type(description="An amount of money.")
-class Money:
-    """As the operator wrote it."""
-
-    amount: str = strawberry.field(description="A decimal number.")
-    currency: str = strawberry.field(description="ISO 4217 code.")
-
-
-@strawberry.type(description="Where a tenant's terminals are pointed.")
-class Enrollment:
-    """Whoever knows it may knock."""
-
-    host: str | None = strawberry.field(
-        description="Full host name, for terminals that take a domain name; null where the operator set no device "
-        "domain."
-    )
-    url: str = strawberry.field(
-        description="For terminals and test clients that take a URL: <base>/d/<token>; iclock paths follow."
-    )
-
-    @classmethod
-    def of(cls, addresses: enrollments.Addresses) -> Enrollment:
-        """As people type it."""
-        return cls(host=addresses.host, url=addresses.url)
-
-
-@strawberry.type(description="A customer: everything else belongs to one.")
-class Tenant(Node):
-    """Only ever the caller's own."""
-
-    id: ID = strawberry.field(description="ten_…")
-    name: str = strawberry.field(description="What the customer is called.")
-    plan: Plan = strawberry.field(description="Where the tenant stands.")
-    trial_ends_at: datetime | None = strawberry.field(
-        description="End of the seven-day trial; null once the plan is paid."
-    )
-    created_at: datetime = strawberry.field(description="When it began.")
-
-    @resolved("How many devices there are, in whatever state.")
-    async def device_count(self, info: Info) -> int:
-        """Retired ones too."""
-        context = info.context
-        async with context.reading.read() as session:
-            return await devices.count(session, context.actor.tenant_id, online_since(context))
-
-    @resolved("Where this tenant's terminals are pointed. Needs devices:write: it lets a terminal in.")
-    async def enrollment(self, info: Info) -> Enrollment | None:
-        """The latest address."""
-        context = info.context
-        actor = context.actor.may("devices:write")
-        async with context.reading.read() as session:
-            found = await enrollments.addresses(session, actor.tenant_id, context.vault, context.settings)
-        return Enrollment.of(found) if found else None
-
-    @resolved("What the plan costs per device, as the operator set it.")
-    def price_per_device(self, info: Info) -> Money | None:
-        """From the settings."""
-        amount, _, currency = info.context.settings.price_per_device.strip().partition(" ")
-        return Money(amount=amount, currency=currency.strip()) if amount and currency else None
-
-    @classmethod
-    def of(cls, row: tenants.Tenant) -> Tenant:
-        """From its row."""
-        return cls(
-            id=ID(ids.show("ten", row.id)),
-            name=row.name,
-            plan=row.standing(now()),
-            trial_ends_at=row.trial_ends_at,
-            created_at=row.created_at,
-        )
-
-
-@strawberry.type(description="What may call us, and for what.")
-class ApiKey(Node):
-    """Never its secret."""
-
-    id: ID = strawberry.field(description="key_…")
-    name: str = strawberry.field(description="What it is for.")
-    prefix: str = strawberry.field(description="First characters, to recognise it by.")
-    scopes: list[str] = strawberry.field(description="What it opens, e.g. punches:read.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    last_used_at: datetime | None = strawberry.field(description="When it was last used, to within half a minute.")
-    expires_at: datetime | None = strawberry.field(description="When it stops working; null for never.")
-    revoked_at: datetime | None = strawberry.field(description="When it was revoked, if it was.")
-
-    @classmethod
-    def of(cls, row: keys.ApiKey) -> ApiKey:
-        """From its row."""
-        return cls(
-            id=ID(ids.show("key", row.id)),
-            name=row.name,
-            prefix=row.prefix,
-            scopes=list(row.scopes),
-            created_at=row.created_at,
-            last_used_at=row.last_used_at,
-            expires_at=row.expires_at,
-            revoked_at=row.revoked_at,
-        )
-
-
-@strawberry.type(description="Who is calling.")
-class Viewer:
-    """Open to every key."""
-
-    @resolved("The tenant that the key belongs to.")
-    async def tenant(self, info: Info) -> Tenant:
-        """The caller's own."""
-        context = info.context
-        async with context.reading.read() as session:
-            return Tenant.of(await tenants.get(session, context.actor.tenant_id))
-
-    @resolved("The key that is calling; of a stream token, the key that made it, with what the token may and its end.")
-    async def api_key(self, info: Info) -> ApiKey:
-        """The caller's own."""
-        actor = info.context.actor
-        found = await info.context.loaders.keys.load(actor.key_id)
-        if found is None:
-            raise keys.ApiKeyNotFound(actor.key_id)
-        key = ApiKey.of(found)
-        if actor.read_only:
-            key.scopes, key.expires_at = sorted(actor.scopes), actor.expires_at
-        return key
-
-
-@strawberry.type(description="The tenant's budget of API points, as this request leaves it.")
-class RateLimit:
-    """Before anything is given back: what an answer costs is known only after it."""
-
-    limit: int = strawberry.field(description="Points that may be spent at once.")
-    remaining: int = strawberry.field(description="Points left, with this request paid in full.")
-    reset_at: datetime = strawberry.field(description="When the budget is whole again, if nothing more is asked.")
-    cost: int = strawberry.field(description="Points taken for this request before it ran.")
-
-    @classmethod
-    def of(cls, context: Context) -> RateLimit | None:
-        """None where nobody counts."""
-        allowance = context.allowance
-        if allowance is None:
-            return None
-        full_at = now() + timedelta(seconds=allowance.full_in)
-        return cls(limit=allowance.limit, remaining=allowance.remaining, reset_at=full_at, cost=context.cost)
 
 
 # ── devices ──────────────────────────────────────────────────────────────────────────────────────────
@@ -845,220 +673,6 @@ class PunchBatch:
             punches=[Punch.of(view) for view in batch.punches],
             caught_up=batch.caught_up,
             head_lag=batch.lag,
-        )
-
-
-# ── webhooks ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-@strawberry.type(description="A receiver of webhooks.")
-class WebhookEndpoint(Node):
-    """Never its secrets."""
-
-    id: ID = strawberry.field(description="whk_…")
-    url: str = strawberry.field(description="Where deliveries are posted.")
-    description: str | None = strawberry.field(description="Your own note.")
-    status: EndpointStatus = strawberry.field(description="Whether it is sent to.")
-    event_types: list[str] = strawberry.field(description="Which events it gets. Empty means every type.")
-    disabled_reason: str | None = strawberry.field(description="Why the endpoint was disabled, if it was.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it was last changed.")
-    key: strawberry.Private[UUID]
-
-    @resolved("What is or was owed to this endpoint; the newest first.")
-    async def deliveries(
-        self,
-        info: Info,
-        *,
-        first: First = UNSET,
-        after: After = UNSET,
-        last: Last = UNSET,
-        before: Before = UNSET,
-        filter: WhichDeliveries = UNSET,
-    ) -> Connection[WebhookDelivery]:
-        """One statement for a whole page of endpoints."""
-        context = info.context
-        context.actor.may("webhooks:read")
-        wanted = filter.wanted() if filter else deliveries.EVERY
-        window = (first, after, last, before)
-        asked = ask(context, f"endpoint.deliveries {self.id}", deliveries.BY_ID.down, wanted, window)
-        page = await context.loaders.deliveries_of_endpoints.load((self.key, asked))
-        return connect(context, asked, page, WebhookDelivery.of)
-
-    @classmethod
-    def of(cls, row: endpoints.Endpoint) -> WebhookEndpoint:
-        """From its row."""
-        return cls(
-            id=ID(ids.show("whk", row.id)),
-            url=row.url,
-            description=row.description,
-            status=EndpointStatus(row.status),
-            event_types=list(row.event_types),
-            disabled_reason=row.disabled_reason,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            key=row.id,
-        )
-
-
-@strawberry.type(description="One HTTP try.")
-class WebhookAttempt:
-    """As it went."""
-
-    number: int = strawberry.field(description="From 1; what X-PunchConnect-Attempt said.")
-    started_at: datetime = strawberry.field(description="When it began.")
-    duration_ms: int = strawberry.field(description="How long it took, in milliseconds.")
-    status_code: int | None = strawberry.field(description="The HTTP status, when there was an answer.")
-    error: str | None = strawberry.field(
-        description="Error class when there was no usable answer: timeout, connect, dns, tls, forbidden_address, "
-        "redirect, protocol."
-    )
-    response_body: str | None = strawberry.field(description="At most 4 KiB of it.")
-
-    @classmethod
-    def of(cls, row: deliveries.Attempt) -> WebhookAttempt:
-        """From its row."""
-        return cls(
-            number=row.number,
-            started_at=row.started_at,
-            duration_ms=row.duration_ms,
-            status_code=row.status_code,
-            error=row.error,
-            response_body=row.response_body,
-        )
-
-
-@strawberry.type(description="One event owed to one endpoint.")
-class WebhookDelivery(Node):
-    """Its payload is the event's, byte for byte the same at every attempt."""
-
-    id: ID = strawberry.field(description="whd_…")
-    uuid: str = strawberry.field(
-        description="The value of X-PunchConnect-Delivery: the same over retries, another one for a replay."
-    )
-    event_id: ID = strawberry.field(description="evt_…; the webhook body's own id.")
-    event_type: str = strawberry.field(description="What happened, e.g. punch.created.")
-    status: DeliveryStatus = strawberry.field(description="How far it has come.")
-    attempt_count: int = strawberry.field(description="How often it was tried.")
-    next_attempt_at: datetime | None = strawberry.field(description="When it is tried next, while it waits.")
-    created_at: datetime = strawberry.field(description="When it came to be owed.")
-    completed_at: datetime | None = strawberry.field(description="When it was delivered or given up.")
-    key: strawberry.Private[UUID]
-    endpoint_key: strawberry.Private[UUID]
-    position: strawberry.Private[int]
-
-    @resolved("Null once the endpoint is deleted.")
-    async def endpoint(self, info: Info) -> WebhookEndpoint | None:
-        """Whom it is owed to."""
-        found = await info.context.loaders.endpoints.load(self.endpoint_key)
-        return WebhookEndpoint.of(found) if found else None
-
-    @resolved("The body that is sent.")
-    async def payload(self, info: Info) -> JSON:
-        """The whole envelope."""
-        body = await info.context.loaders.bodies.load(self.position)
-        if body is None:
-            return JSON(None)
-        cursor = info.context.cursors.write(info.context.actor.tenant_id, self.position)
-        return JSON(orjson.loads(webhook_body(body, cursor)))
-
-    @resolved("Every try so far, the first one first.")
-    async def attempts(self, info: Info) -> list[WebhookAttempt]:
-        """At most a dozen."""
-        found = await info.context.loaders.attempts.load(self.key)
-        return [WebhookAttempt.of(attempt) for attempt in found or ()]
-
-    @classmethod
-    def of(cls, row: deliveries.Delivery) -> WebhookDelivery:
-        """From its row."""
-        return cls(
-            id=ID(ids.show("whd", row.id)),
-            uuid=str(row.id),
-            event_id=ID(ids.show("evt", row.event_id)),
-            event_type=row.event_type,
-            status=DeliveryStatus(row.status),
-            attempt_count=row.attempt_count,
-            next_attempt_at=row.due_at if row.status == DeliveryStatus.PENDING else None,
-            created_at=row.created_at,
-            completed_at=row.completed_at,
-            key=row.id,
-            endpoint_key=row.endpoint_id,
-            position=row.position,
-        )
-
-
-@strawberry.type(description="A period sent again, as a job.")
-class WebhookReplay(Node):
-    """Same event ids, new delivery ids."""
-
-    id: ID = strawberry.field(description="rep_…")
-    status: ReplayStatus = strawberry.field(description="How far it has come.")
-    total: int | None = strawberry.field(description="Events to send again; null until they are counted.")
-    done: int = strawberry.field(description="Of these, delivered or given up.")
-    created_at: datetime = strawberry.field(description="When it was asked for.")
-    completed_at: datetime | None = strawberry.field(description="When it ended.")
-    endpoint_key: strawberry.Private[UUID]
-
-    @resolved("Null once the endpoint is deleted.")
-    async def endpoint(self, info: Info) -> WebhookEndpoint | None:
-        """Whom it is sent to."""
-        found = await info.context.loaders.endpoints.load(self.endpoint_key)
-        return WebhookEndpoint.of(found) if found else None
-
-    @classmethod
-    def of(cls, row: replays.Replay) -> WebhookReplay:
-        """From its row."""
-        return cls(
-            id=ID(ids.show("rep", row.id)),
-            status=ReplayStatus(row.status),
-            total=row.total,
-            done=row.done,
-            created_at=row.created_at,
-            completed_at=row.completed_at,
-            endpoint_key=row.endpoint_id,
-        )
-
-
-@strawberry.type(description="Something that somebody did, to one object. Entries are never changed.")
-class AuditEntry(Node):
-    """Without secrets, and without anything about people."""
-
-    id: ID = strawberry.field(description="aud_…")
-    action: str = strawberry.field(
-        description="The mutation's name, whichever way it was done; tenantCreate, tenantActivate and tenantSuspend "
-        "are the operator's."
-    )
-    actor: str = strawberry.field(description="Who did it: the id of an API key (key_…), `operator`, or `signup`.")
-    source: AuditSource = strawberry.field(description="By which way they came.")
-    target_id: ID | None = strawberry.field(
-        description="To what it was done: the id of any kind of object, which may be gone by now. An action on several "
-        "has an entry for each."
-    )
-    detail: JSON | None = strawberry.field(
-        description="The arguments: numbers, ids and words of ours as they were; of a text that somebody typed only "
-        "that it was given, as `…`; of long lists only their `count`."
-    )
-    request_id: str | None = strawberry.field(description="The request in which it was done, as in X-Request-Id.")
-    created_at: datetime = strawberry.field(description="When.")
-
-    @classmethod
-    def of(cls, row: audit.AuditEntry) -> AuditEntry:
-        """From its row."""
-        source = AuditSource(row.source)
-        if row.key_id is not None:
-            actor = ids.show("key", row.key_id)
-        else:
-            actor = "signup" if source is AuditSource.SIGNUP else "operator"
-        target = None if row.target_id is None else ids.show(cast("ids.Prefix", row.target_kind), row.target_id)
-        return cls(
-            id=ID(ids.show("aud", row.id)),
-            action=row.action,
-            actor=actor,
-            source=source,
-            target_id=None if target is None else ID(target),
-            detail=JSON(row.detail),
-            request_id=row.request_id,
-            created_at=row.created_at,
         )
 
 
