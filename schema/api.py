@@ -85,4 +85,5 @@ class GraphQLApi:
             feed=parts.feed,
             request_id=request_id,
             idempotency_header=idempotency_header,
+            watching=self.sockets.held.watching,
         )

@@ -6,9 +6,10 @@ Sibling resolvers run at once, so each opens its own transaction through `db`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import strawberry
 
@@ -18,12 +19,14 @@ from app.database import Database, Reading
 from app.domain import outbox
 from app.domain.events import Cursors, Logged
 from app.domain.feed import Feed
-from app.domain.keys import Actor
+from app.domain.keys import Actor, Unauthenticated
 from app.limits import Allowance
 from app.settings import Settings
 from app.vault import Vault
 from schema.loaders import Loaders
 from schema.sharing import Live
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class Context:
     #: What this operation costs, and what it leaves of the budget; None where nobody counts.
     cost: int = 0
     allowance: Allowance | None = None
+    #: For who waits on purpose: done, with the reason, once the key is no good any more. None where nobody watches.
+    watching: Callable[[Actor], AbstractContextManager[asyncio.Future[str]]] | None = None
     #: When the operation is given up; None where it may take its time.
     deadline: asyncio.Timeout | None = None
     #: Set for a subscription that goes on by itself where it once was: begin after this position, whatever was asked.
@@ -77,6 +82,21 @@ class Context:
         """Grant a resolver that waits on purpose so much more time."""
         if self.deadline is not None and (when := self.deadline.when()) is not None:
             self.deadline.reschedule(when + seconds)
+
+    async def while_alive(self, work: Coroutine[None, None, T]) -> T:
+        """What `work` returns, which may take long; Unauthenticated as soon as the key is known to have died."""
+        if self.watching is None:
+            return await work
+        with self.watching(self.actor) as ended:
+            task = asyncio.ensure_future(work)
+            try:
+                await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    raise Unauthenticated(ended.result())
+                return await task
+            finally:
+                task.cancel()
+                await asyncio.wait({task})
 
     def ring(self, batch: Sequence[Logged]) -> None:
         """Tell feeds and workers what was just committed. Call it after the transaction's end, never inside."""

@@ -1,4 +1,7 @@
-"""Connections that clients hold open, sockets and event streams alike: how many each may have, and which must end."""
+"""Connections that clients hold open, sockets and event streams alike: how many each may have, and which must end.
+
+A long poll is not counted, but ends like them when its key dies.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,19 @@ class Connection(Protocol):
         """Have it closed, for a reason that is a close code of WebSockets. Only the first word counts."""
 
 
+class _Watched:
+    """Somebody who waits. Told apart by identity."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def end(self, code: int, reason: str) -> None:
+        """Only the first word counts."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+
 class Held:
     """All of one process."""
 
@@ -58,6 +74,7 @@ class Held:
         self._check_keys_every = check_keys_every
         self._by_key: Counter[UUID] = Counter()
         self._connections: dict[Connection, asyncio.Task[Any] | None] = {}
+        self._watched: set[_Watched] = set()
         self._guard: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -91,6 +108,16 @@ class Held:
             yield
         finally:
             del self._connections[connection]
+
+    @contextmanager
+    def watching(self, actor: Actor) -> Iterator[asyncio.Future[str]]:
+        """For who waits on behalf of a key: done when there is no use in it any more, with the reason."""
+        watched = _Watched(actor)
+        self._watched.add(watched)
+        try:
+            yield watched.ended
+        finally:
+            self._watched.discard(watched)
 
     async def admit(self, actor: Actor) -> bool:
         """Count one of this key and its tenant, unless they have as many as they may, in all processes together."""
@@ -126,19 +153,19 @@ class Held:
             await asyncio.sleep(self._check_keys_every)
             self._end_expired(now())
             try:
-                dead = await self._keys.dead(list(self._by_key))
+                dead = await self._keys.dead({*self._by_key, *(each.actor.key_id for each in self._watched)})
             except ServiceUnavailable:
                 continue  # nobody can be asked just now, so nobody is turned away
             except Exception:
                 log.exception("sockets.key_check_failed")
                 continue
-            for connection in list(self._connections) if dead else ():
+            for connection in [*self._connections, *self._watched] if dead else ():
                 if connection.actor is not None and connection.actor.key_id in dead:
                     connection.end(FORBIDDEN, "This API key was revoked or has expired.")
 
     def _end_expired(self, at: datetime) -> None:
         """A token ends by itself: nobody needs to be asked."""
-        for connection in list(self._connections):
+        for connection in [*self._connections, *self._watched]:
             actor = connection.actor
             if actor is not None and actor.expires_at is not None and actor.expires_at <= at:
                 connection.end(FORBIDDEN, "This key or stream token has expired: connect again with a new one.")

@@ -305,8 +305,10 @@ class Query:
         context.may_wait((wait_ms or 0) / 1000)
         position = await context.feed.locate(tenant_id, cursor, from_ or FeedStart.NOW)
         reader = PunchFeed(context.feed, context.db, tenant_id, within=context.actor.site_ids, wanted=wanted, most=most)
-        batch = await reader.collect(position, wait=(wait_ms or 0) / 1000)
-        if wait_ms:
+        if not wait_ms:
+            batch = await reader.collect(position)
+        else:
+            batch = await context.while_alive(reader.collect(position, wait=wait_ms / 1000))
             await keys.check(context.db, context.actor)
         return PunchBatch.of(context, batch, cursor)
 

@@ -51,6 +51,23 @@ GUARDS: tuple[Guard, ...] = (
         [AT_EXECUTOR + "a_field_that_breaks_takes_no_row_from_those_that_wait_for_the_same"],
     ),
     Guard(
+        "keys: of the keys of who waits it is asked whether they live",
+        "schema/held.py",
+        [(", *(each.actor.key_id for each in self._watched)})", "})")],
+        ["tests/schema/test_revocation.py::test_a_long_poll_ends_by_itself"],
+    ),
+    Guard(
+        "keys: what waits is told of its key's end",
+        "schema/held.py",
+        [
+            (
+                "            for connection in [*self._connections, *self._watched] if dead else ():",
+                "            for connection in [*self._connections] if dead else ():",
+            )
+        ],
+        ["tests/schema/test_revocation.py::test_a_revoked_key_ends_all_that_is_done_with_it"],
+    ),
+    Guard(
         "sockets: a query or mutation has a deadline",
         RUNNING,
         [("in await operations.in_time(context, _all(stream)):", "in await _all(stream):")],
