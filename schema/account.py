@@ -169,7 +169,7 @@ class AuditEntry(Node):
     id: ID = strawberry.field(description="aud_…")
     action: str = strawberry.field(
         description="The mutation's name, whichever way it was done; tenantCreate, tenantActivate and tenantSuspend "
-        "are the operator's."
+        "are the operator's; signIn is a key's, in the dashboard."
     )
     actor: str = strawberry.field(description="Who did it: the id of an API key (key_…), `operator`, or `signup`.")
     source: AuditSource = strawberry.field(description="By which way they came.")

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import strawberry
 
@@ -90,7 +90,8 @@ class Context:
         with self.watching(self.actor) as ended:
             task = asyncio.ensure_future(work)
             try:
-                await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+                both: set[asyncio.Future[Any]] = {task, ended}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 if ended.done():
                     raise Unauthenticated(ended.result())
                 return await task

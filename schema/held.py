@@ -159,13 +159,16 @@ class Held:
             except Exception:
                 log.exception("sockets.key_check_failed")
                 continue
-            for connection in [*self._connections, *self._watched] if dead else ():
+            for connection in self._all() if dead else ():
                 if connection.actor is not None and connection.actor.key_id in dead:
                     connection.end(FORBIDDEN, "This API key was revoked or has expired.")
 
+    def _all(self) -> list[Connection | _Watched]:
+        return [*self._connections, *self._watched]
+
     def _end_expired(self, at: datetime) -> None:
         """A token ends by itself: nobody needs to be asked."""
-        for connection in [*self._connections, *self._watched]:
+        for connection in self._all():
             actor = connection.actor
             if actor is not None and actor.expires_at is not None and actor.expires_at <= at:
                 connection.end(FORBIDDEN, "This key or stream token has expired: connect again with a new one.")

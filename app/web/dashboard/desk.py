@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, Route
 
 from app import ids, paging
 from app.broadcast import Bell
-from app.database import Database
-from app.domain import acts, addresses, outbox, signups, tenants
+from app.database import Database, driver
+from app.domain import acts, addresses, audit, outbox, signups, tenants
 from app.domain.acts import Act
 from app.domain.audit import AuditSource, Author
 from app.domain.devices import PATIENCE, DeviceConnectionState, connection_state
@@ -259,11 +259,18 @@ class Desk:
             check_origin(request)
             form = await _read_form(request, FORM_BYTES)
             secret = demo if demo and "demo" in form else form.get("key", [""])[0].strip()
-            await self.sessions.open(secret, response)
+            actor = await self.sessions.open(secret, response)
+            await self._note_entry(actor)
         except AppError as exc:
             message = "This key does not work." if isinstance(exc, Unauthenticated) else exc.message
             return self._ask_key(request, message, exc.status)
         return response
+
+    async def _note_entry(self, actor: Actor) -> None:
+        """A key that signs in is used from now on by whoever sits there."""
+        author = Author(AuditSource.DASHBOARD, actor.key_id, request_id())
+        async with self.parts.db.write(actor.tenant_id) as session:
+            await audit.add(await driver(session), actor.tenant_id, author, "signIn", targets=[("key", actor.key_id)])
 
     def _ask_key(self, request: Request, refused: str = "", status: int = 200) -> Response:
         demo = playground.demo_key(request, self.parts.settings) is not None

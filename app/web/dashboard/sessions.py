@@ -57,10 +57,10 @@ class Sessions:
         self._secure = secure
         self._clock = clock
 
-    async def open(self, secret: str, response: Response) -> None:
-        """Sign the browser in that gets this response. Unauthenticated when the key does not work."""
+    async def open(self, secret: str, response: Response) -> Actor:
+        """Sign the browser in that gets this response; who that is. Unauthenticated when the key does not work."""
         digest = self._vault.recognise(read_authorization(f"Bearer {secret}"))
-        await self._keys.recognise(digest)
+        actor = await self._keys.recognise(digest)
         text = orjson.dumps({"digest": digest.hex(), "made": int(self._clock())}).decode()
         sealed = self._vault.seal(text, owner=_NOBODY, purpose=_PURPOSE)
         response.set_cookie(
@@ -72,6 +72,7 @@ class Sessions:
             samesite="strict",
             secure=self._secure,
         )
+        return actor
 
     def close(self, response: Response) -> None:
         """Take the cookie back."""

@@ -41,6 +41,7 @@ async def test_a_form_leaves_who_did_what_to_which_object(db: Database, inside: 
         )
     assert refused.status_code == 400
     assert [(row["action"], row["target_kind"]) for row in rows] == [
+        ("signIn", "key"),
         ("siteCreate", "sit"),
         ("deviceSuspend", "dev"),
         ("deviceResume", "dev"),
@@ -52,9 +53,9 @@ async def test_a_form_leaves_who_did_what_to_which_object(db: Database, inside: 
     ]
     assert {(row["source"], row["key_id"]) for row in rows} == {("DASHBOARD", inside.tenant.api_key_id)}
     assert all(row["request_id"].startswith("req_") for row in rows)
-    assert rows[1]["target_id"] == ids.read("dev", inside.device_id)
+    assert rows[2]["target_id"] == ids.read("dev", inside.device_id)
     assert (
-        rows[3]["detail"]
+        rows[4]["detail"]
         == f'{{"command": {{"unlockDoor": {{"door": 1, "seconds": 5}}}}, "deviceId": "{inside.device_id}"}}'
     )
 
