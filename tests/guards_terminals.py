@@ -190,6 +190,12 @@ GUARDS: tuple[Guard, ...] = (
         [AT_ANSWERS + "what_waits_is_sealed"],
     ),
     Guard(
+        "answers: what cannot be opened is let go",
+        ANSWERS,
+        [("        await connection.execute(_DELETE, tenant_id, lost)\n", "")],
+        [AT_ANSWERS + "packets_under_a_former_secret_key_stand_in_nobodys_way"],
+    ),
+    Guard(
         "webhooks: a 204 ends with its head",
         "workers/outbound.py",
         [("        if data[:12] in _NO_CONTENT and", "        if not data and")],

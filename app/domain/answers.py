@@ -19,6 +19,8 @@ from itertools import groupby
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
+import structlog
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
@@ -28,6 +30,8 @@ from app.domain import commands
 from app.domain.tables import instant, tenant_key, within_tenant
 from app.vault import Vault
 from protocol.adms.requests import TableUpload
+
+log = structlog.get_logger(__name__)
 
 #: How long the next packet is waited for.
 WAIT: Final = timedelta(minutes=10)
@@ -192,25 +196,24 @@ def _place(part: Part) -> tuple[str, str]:
 
 
 async def _open(connection: Connection, vault: Vault, tenant_id: UUID, device_id: UUID) -> list[tuple[Part, str, bool]]:
-    """What waits or is left of a device, with its state, and whether its answer is late."""
-    rows = await connection.fetch(_OPEN, tenant_id, device_id, WAIT)
-    return [
-        (
-            Part(
-                row["id"],
-                row["answer"],
-                row["table_name"],
-                row["kind"],
-                row["number"],
-                row["count"],
-                vault.open_bytes(row["sealed"], owner=device_id, purpose=_SEAL),
-                row["received_at"],
-            ),
-            row["state"],
-            row["late"],
-        )
-        for row in rows
-    ]
+    """What waits or is left of a device, with its state, and whether its answer is late.
+
+    What was sealed under another SECRET_KEY is lost, and must not stand in the way of what comes after it.
+    """
+    found: list[tuple[Part, str, bool]] = []
+    lost: list[UUID] = []
+    for row in await connection.fetch(_OPEN, tenant_id, device_id, WAIT):
+        try:
+            body = vault.open_bytes(row["sealed"], owner=device_id, purpose=_SEAL)
+        except InvalidTag:
+            lost.append(row["id"])
+            continue
+        said = (row["answer"], row["table_name"], row["kind"], row["number"], row["count"])
+        found.append((Part(row["id"], *said, body, row["received_at"]), row["state"], row["late"]))
+    if lost:
+        log.error("packets_lost", tenant=str(tenant_id), device=str(device_id), packets=len(lost))
+        await connection.execute(_DELETE, tenant_id, lost)
+    return found
 
 
 async def _give_up(connection: Connection, tenant_id: UUID, device_id: UUID, parts: Sequence[Part]) -> list[Part]:
@@ -270,11 +273,11 @@ def runs(left: Sequence[Part]) -> Iterator[list[Part]]:
 
 
 _LATE: Final = """
-SELECT DISTINCT tenant_id, device_id FROM (
+SELECT tenant_id, device_id FROM (
     SELECT tenant_id, device_id FROM answer_packets WHERE state <> 'READ'
     GROUP BY tenant_id, device_id, answer, table_name
     HAVING bool_or(state = 'LEFT') OR max(received_at) < now() - $1::interval
-) AS waited LIMIT $2
+) AS waited GROUP BY tenant_id, device_id ORDER BY random() LIMIT $2
 """
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -110,15 +111,22 @@ class Answers:
             overdue = await answers.overdue(connection, _DEVICES)
             await answers.sweep(connection, _SWEPT)
         for tenant_id, device_id in overdue:
-            async with self._db.across("ingest", [tenant_id]) as connection:
-                device = await bindings.known(connection, tenant_id, device_id)
-                if device is None:
-                    continue
-                found = await answers.late(connection, self._vault, tenant_id, device_id)
-            for kept in found:
-                if kept.whole:
-                    last = max(kept.whole, key=lambda part: part.received_at)
-                    serial = device.device.serial_number
-                    upload = TableUpload(serial, last.table, None, b"", last.kind, last.answer or None)
-                    await self._read(device, upload, last.received_at, kept.whole)
-                await self._read_left(device, kept.left)
+            try:
+                await self._finish(tenant_id, device_id)
+            except ServiceUnavailable:
+                raise
+            except Exception:  # one device's trouble is not the others'
+                log.exception("answer_not_finished", tenant=str(tenant_id), device=str(device_id))
+
+    async def _finish(self, tenant_id: UUID, device_id: UUID) -> None:
+        async with self._db.across("ingest", [tenant_id]) as connection:
+            device = await bindings.known(connection, tenant_id, device_id)
+            if device is None:
+                return
+            found = await answers.late(connection, self._vault, tenant_id, device_id)
+        for kept in found:
+            if kept.whole:
+                last = max(kept.whole, key=lambda part: part.received_at)
+                upload = TableUpload(device.device.serial_number, last.table, None, b"", last.kind, last.answer or None)
+                await self._read(device, upload, last.received_at, kept.whole)
+            await self._read_left(device, kept.left)

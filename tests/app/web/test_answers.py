@@ -291,6 +291,22 @@ async def test_packets_take_no_more_room_than_one_upload_may(server: Server, uni
     assert await unit.command() == ("SENT", None, "Only 3 of 9 packets of its answer came.")
 
 
+async def test_packets_under_a_former_secret_key_stand_in_nobodys_way(
+    server: Server, db: Database, customer: Customer, unit: Unit
+) -> None:
+    await unit.asked(server)
+    former = Vault("a former secret key, which was long enough, too")
+    for number in (1, 2):
+        async with db.across("ingest", [customer.tenant_id]) as connection:
+            await unit.keep(connection, former, number)
+    await unit.sends(server, 3)  # all are there, and two of them cannot be opened
+    for number in (1, 2):
+        await unit.sends(server, number)
+
+    assert await unit.command() == ("SUCCEEDED", 4, None)
+    assert await unit.users() == EVERYBODY
+
+
 async def test_what_waits_is_sealed(server: Server, unit: Unit) -> None:
     unit.number = "7"
     await unit.sends(server, 1)
