@@ -11,7 +11,8 @@ checks of whether something has to be waited for. Here a field is looked at once
 - what a list's objects lead to, by fields marked `ahead`, is loaded for all of them before the first is looked at, so
   that their resolvers find it there and nothing has to be waited for object by object.
 
-What depends on the document alone, its plan, is kept with the document: see `Planned`.
+What depends on the document alone, its plan, is kept with the document: see `Planned`. A subscription's is kept
+with its executor, and not made anew for each of its events.
 
 Whatever is out of the ordinary (a null where none may be, an exception, a value that does not fit its type) goes the
 long way, from the beginning: errors are the executor's own. Answers are the same either way, which a test checks.
@@ -182,6 +183,8 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self._planned = planned if planned is not None and planned.steady else None
         #: By the identity of the collected fields, which are kept beside them: an identity is given again.
         self._plans: dict[int, tuple[Any, list[_Step]]] = {}
+        #: What is selected at the root of a subscription, once it was collected.
+        self._roots: list[Any] = []
         #: Arguments that depend on the variables, by the identity of their step.
         self._given: dict[int, Mapping[str, Any]] = {}
         if self._planned is not None:
@@ -217,19 +220,38 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         ).execute_operation()
 
     def execute_operation(self, serially: bool | None = None) -> Any:
-        """From the root, whose fields are collected once for all operations of the document."""
-        planned, parent = self._planned, self.schema.query_type
-        if planned is None or parent is None or self.operation.operation is not OperationType.QUERY:
+        """From the root, whose fields are collected once for all operations of the document, or for all events of one.
+
+        graphql-core collects a subscription's anew at each event and remembers all that it ever collected, which in a
+        feed that lives for days is without bound. An event's executor is a copy, so what is kept here is kept for all.
+        """
+        root = self._root()
+        if root is None:
             return super().execute_operation(serially)
-        if planned.root is None:
-            found = collect_fields(self.schema, self.fragments, self.variable_values, parent, self.operation)
-            planned.root = found.grouped_field_set
         try:
-            data = self.execute_fields(parent, self.root_value, None, planned.root, None)
+            data = self.execute_fields(root[0], self.root_value, None, root[1], None)
         except GraphQLError as exc:
             self.collected_errors.add(exc, None)
             data = None
         return self._result(data) if self.is_awaitable(data) else self.build_response(data)
+
+    def _root(self) -> tuple[GraphQLObjectType, Any] | None:
+        """The type and its fields; None where nothing is kept."""
+        planned, schema = self._planned, self.schema
+        if self.operation.operation is OperationType.QUERY and planned is not None and schema.query_type is not None:
+            if planned.root is None:
+                planned.root = self._collect(schema.query_type)
+            return schema.query_type, planned.root
+        if self.operation.operation is OperationType.SUBSCRIPTION and schema.subscription_type is not None:
+            if not self._roots:
+                self._roots.append(self._collect(schema.subscription_type))
+            return schema.subscription_type, self._roots[-1]
+        return None
+
+    def _collect(self, kind: GraphQLObjectType) -> Any:
+        return collect_fields(
+            self.schema, self.fragments, self.variable_values, kind, self.operation, self.hide_suggestions
+        ).grouped_field_set
 
     async def _result(self, data: Awaitable[dict[str, Any]]) -> Any:
         try:

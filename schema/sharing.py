@@ -76,6 +76,10 @@ class Step(Protocol):
     def first(self) -> int | None:
         """The position of the first thing in it; None when it is empty."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is of the same moment as the one before it, so that what was loaded for that one is still new."""
+
 
 class Source(Protocol):
     """What a subscription follows, once it has seen what there was."""
@@ -257,7 +261,7 @@ class Groups:
                 member.leave()
 
     def _executor(self, asked: Asked, context: Any) -> Executor[Any] | None:
-        executor = Executor.build(
+        executor = (self._schema.execution_context_class or Executor).build(
             self._schema._schema,  # noqa: SLF001
             parse(asked.query),
             context_value=context,
@@ -296,7 +300,7 @@ class Group:
         self.start = live.position
         self.members: dict[Member, None] = {}
         self.task: asyncio.Task[None] | None = None
-        self._executing = self._over = False
+        self._executing = self._over = self._loaded = False
         self._source = live.source
         self._executor = executor
         self._context = context
@@ -324,7 +328,9 @@ class Group:
                 await self._pass_on(piece)
 
     async def _execute(self, step: Step) -> Piece:
-        self._context.refresh()
+        if not (step.goes_on and self._loaded):
+            self._context.refresh()
+        self._loaded = False  # what could not be loaded is asked for again
         shown = self._source.show(self._context, step, MARK)
         executing = execute_subscription_event(self._executor.build_per_event_executor(shown))
         result = executing if isinstance(executing, ExecutionResult) else await executing
@@ -335,6 +341,7 @@ class Group:
                 raise _NotForAll
         if result.data is None:
             raise _Failed  # each member is shown its own errors, under its own request id
+        self._loaded = True
         parts = self._encode(result, self._context).split(_MARK)
         return Piece(self.start, step.first, step.position, self._source.cursor(step.position), parts, self._source)
 

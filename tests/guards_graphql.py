@@ -45,6 +45,17 @@ GUARDS: tuple[Guard, ...] = (
         [AT_EXECUTOR + "what_depends_on_a_variable_is_worked_out_for_each_operation"],
     ),
     Guard(
+        "executor: what a subscription selects is looked up once",
+        EXECUTOR,
+        [
+            ("            if not self._roots:\n", "            if True:\n"),
+        ],
+        [
+            AT_EXECUTOR + "a_subscription_that_lives_long_remembers_no_more_than_its_document",
+            "tests/schema/test_sharing.py::test_a_group_that_lives_long_remembers_no_more_than_its_document",
+        ],
+    ),
+    Guard(
         "loaders: nobody is cancelled with another",
         LOADERS,
         [("return found if found.done() else asyncio.shield(found)", "return found")],
@@ -88,6 +99,12 @@ GUARDS: tuple[Guard, ...] = (
         "app/database.py",
         [("call_later(LINGER, self.end)", "call_later(60, self.end)")],
         [AT_DATABASE + "an_operation_that_reads_no_more_gives_its_connection_back"],
+    ),
+    Guard(
+        "database: an operation that reads for ever holds no transaction for long",
+        "app/database.py",
+        [("if self._held is not None and loop.time() > self._until:", "if False:")],
+        [AT_DATABASE + "an_operation_that_reads_for_ever_begins_another_transaction_now_and_then"],
     ),
     Guard(
         "database: a connection that was cut is not lent",

@@ -48,6 +48,8 @@ class PunchBatch:
     lag: int
     #: The position of the first punch.
     first: int | None = None
+    #: Of the same moment as the one before it: both are parts of one batch.
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ def split(batch: Batch, chosen: Sequence[Chosen], most: int) -> Iterator[PunchBa
         position = part[-1][0] if start + most < len(chosen) else batch.position
         caught_up = batch.caught_up and position == batch.position
         first = part[0][0] if part else None
-        yield PunchBatch([punch for _, punch in part], position, caught_up, batch.head - position, first)
+        lag = batch.head - position
+        yield PunchBatch([punch for _, punch in part], position, caught_up, lag, first, goes_on=start > 0)
 
 
 class PunchFeed:

@@ -7,7 +7,7 @@ import gc
 import inspect
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -22,6 +22,7 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     execute,
+    execute_subscription_event,
     get_named_type,
     is_composite_type,
     is_required_argument,
@@ -403,3 +404,64 @@ async def test_what_depends_on_a_variable_is_worked_out_for_each_operation() -> 
     planned = Planned.of(document, next(iter(document.definitions)))  # type: ignore[arg-type]
     assert "name" in await answer(planned, n=1)
     assert "name" not in await answer(planned, n=1, no=True)
+
+
+# ── subscriptions ────────────────────────────────────────────────────────────────────────────────────
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def grown(self) -> AsyncGenerator[Branch | None]:
+        yield None
+
+    @strawberry.subscription
+    async def surely(self) -> AsyncGenerator[Branch]:
+        yield Branch(leaf=None, strict=make_leaf_of(random.Random(0)), leaves=[])
+
+
+async def events(kind: Any, query: str, context: Odd) -> tuple[Any, list[Any]]:
+    """The executor of a subscription, and what it makes of each branch: the data, and where errors left nulls."""
+    core = strawberry.Schema(Query, subscription=Subscription)._schema
+    executor = kind.build(core, parse(query), context_value=context)
+    answers = []
+    for branch in context.branches:
+        result: Any = execute_subscription_event(executor.build_per_event_executor(branch))
+        if inspect.isawaitable(result):
+            result = await result
+        answers.append((result.data, {_hole(result.data, error.path or []) for error in result.errors or ()}))
+    return executor, answers
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("root", ["grown", "surely"])
+async def test_each_event_of_a_subscription_is_answered_alike(root: str, seed: int) -> None:
+    chance = random.Random(seed)
+    core = strawberry.Schema(Query)._schema
+    branch = core.type_map["Branch"]
+    assert isinstance(branch, GraphQLObjectType)
+    query = f"subscription {{ {root} {_selection(chance, core, branch, [], 6)} }}"
+    branches = [
+        Branch(leaf=make_leaf(chance), strict=make_leaf_of(chance), leaves=[make_leaf(chance) for _ in range(2)])
+        for _ in range(5)
+    ]
+    leaves = {name: make_leaf(chance) for name in ("a", "b", "c")}
+
+    _, ours = await events(Executor, query, Odd.of(branches, leaves))
+    _, stock = await events(Stock, query, Odd.of(branches, leaves))
+
+    assert ours == stock
+
+
+@pytest.mark.parametrize("count", [1, 30])
+async def test_a_subscription_that_lives_long_remembers_no_more_than_its_document(count: int) -> None:
+    leaf = make_leaf_of(random.Random(0))
+    branch = Branch(leaf=leaf, strict=leaf, leaves=[leaf, leaf])
+
+    executor, _ = await events(
+        Executor, "subscription { grown { leaf { name } leaves { name loud } } }", Odd.of([branch] * count, {})
+    )
+
+    # The root, the branch, and both kinds of leaves.
+    assert len(executor._plans) == 4
+    assert len(executor._relevant_sub_fields) == 3

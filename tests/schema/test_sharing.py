@@ -140,6 +140,26 @@ async def test_subscriptions_alike_are_executed_once(here: Served, caller: Calle
     assert (here.api.sockets.runner.groups.open, here.parts.feed.watched) == (0, 0)
 
 
+async def test_a_group_that_lives_long_remembers_no_more_than_its_document(
+    here: Served, caller: Caller, device: Device
+) -> None:
+    groups = here.api.sockets.runner.groups
+    async with acknowledged(here.url, caller.api_key) as client:
+        await client.subscribe(FEED)
+        await batch(client)
+        await settled(here, 1)
+        [group] = groups._groups.values()
+        executor: Any = group._executor
+        kept: list[tuple[int, int]] = []
+        for number in range(10):
+            await here.punch(caller.tenant_id, device, number)
+            while not pins(await batch(client)):
+                pass
+            kept.append((len(executor._plans), len(executor._relevant_sub_fields)))
+
+    assert kept == [kept[0]] * 10
+
+
 async def test_one_who_went_on_alone_has_the_same_bytes(here: Served, caller: Caller, world: World) -> None:
     fragment = (
         "subscription { ...F } fragment F on Subscription { punches { punches { id pin raw flags employee { name "
@@ -293,12 +313,14 @@ class Operation:
 
     def refresh(self) -> None:
         """Nothing is loaded here."""
+        refreshed.append(self.actor)
 
 
 @dataclass
 class _Step:
     position: int
     first: int | None
+    goes_on: bool = False
 
 
 @dataclass
@@ -307,6 +329,8 @@ class _Numbers:
 
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
     last: int = 0
+    #: Of the same moment as the one before.
+    goes_on: set[int] = field(default_factory=set)
 
     async def add(self) -> None:
         async with self.news:
@@ -319,7 +343,7 @@ class _Numbers:
                 while self.last <= after:
                     await self.news.wait()
             after += 1
-            yield _Step(after, after)
+            yield _Step(after, after, goes_on=after in self.goes_on)
 
     def show(self, context: Any, step: _Step, previous: str) -> Number:
         return Number(value=step.position, previous=previous)
@@ -330,6 +354,7 @@ class _Numbers:
 
 numbers = _Numbers()
 executed: list[int] = []
+refreshed: list[Actor] = []
 away: list[int] = []
 
 
@@ -403,8 +428,9 @@ class Outlet:
 
 @pytest.fixture
 async def runner() -> AsyncIterator[Runner]:
-    numbers.news, numbers.last = asyncio.Condition(), 10
+    numbers.news, numbers.last, numbers.goes_on = asyncio.Condition(), 10, set()
     executed.clear()
+    refreshed.clear()
     runner = Runner(strawberry.Schema(query=Query, subscription=Subscription), Operation, public_url="https://e.test")
     yield runner
     await runner.groups.stop()
@@ -453,6 +479,23 @@ async def test_a_batch_is_executed_again_until_postgresql_is_back(runner: Runner
 
     assert await outlet.next() == {"square": 121, "previous": "c10"}
     assert executed == [11]
+    task.cancel()
+
+
+async def test_parts_of_one_batch_share_what_was_loaded_unless_it_could_not_be(runner: Runner) -> None:
+    outlet, task = run(runner, "subscription { numbers { square } }", uuid4())
+    await outlet.next()
+    numbers.goes_on = {12, 14, 15}
+    loaded = []
+    for number in range(11, 17):
+        away.extend([1] * (number == 14))
+        before = len(refreshed)
+        await numbers.add()
+        assert await outlet.next() == {"square": number**2}
+        loaded.append(len(refreshed) - before)
+
+    # 14 was tried twice, the second time with what was loaded anew.
+    assert loaded == [1, 0, 1, 1, 0, 1]
     task.cancel()
 
 
