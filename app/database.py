@@ -61,6 +61,8 @@ UNAVAILABLE: Final = (
 )
 #: Seconds that an operation's transaction is kept for its next read.
 LINGER: Final = 0.02
+#: Seconds after which it is ended although there is always another read: it holds a connection.
+LONGEST: Final = 1.0
 #: What a transaction may simply be run again after.
 CONFLICTS: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -250,8 +252,10 @@ class Database:
 class Reading:
     """What one operation reads, one after another in one transaction: each read but the first needs one message.
 
-    The transaction is begun by the first read and ended by `end`, or once nobody has read for LINGER: an operation that
-    waits for something else holds no connection. Nothing that is read waits, inside its block, for another read.
+    The transaction is begun by the first read and ended by `end`, once nobody has read for LINGER, or by the first read
+    after LONGEST: an operation that waits for something else holds no connection, and one that goes on for days holds
+    none for long. Each read sees what was committed before it. Nothing that is read waits, inside its block, for
+    another read.
     """
 
     def __init__(self, db: Database, tenant_id: UUID) -> None:
@@ -261,6 +265,7 @@ class Reading:
         self._held: AbstractAsyncContextManager[Session] | None = None
         self._session: Session | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._until = 0.0
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Session]:
@@ -269,10 +274,14 @@ class Reading:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+            loop = asyncio.get_running_loop()
+            if self._held is not None and loop.time() > self._until:
+                with suppress(ServiceUnavailable):  # nothing was written
+                    await self._let_go(None)
             if self._held is None or self._session is None:
                 held = self._db.read(self._tenant_id)
                 self._session = await held.__aenter__()
-                self._held = held
+                self._held, self._until = held, loop.time() + LONGEST
                 self._db.held.add(self)
             try:
                 yield self._session
@@ -281,7 +290,7 @@ class Reading:
                 if not await self._let_go(exc):
                     raise
             else:
-                self._timer = asyncio.get_running_loop().call_later(LINGER, self.end)
+                self._timer = loop.call_later(LINGER, self.end)
 
     def end(self) -> None:
         """End the transaction, if there is one, without being waited for."""

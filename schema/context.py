@@ -71,11 +71,14 @@ class Context:
     def __post_init__(self) -> None:
         self.db = self.db.within(self.actor.site_ids)
         self.pages = paging.Cursors(self.vault.cursor_key)
+        self.reading = self.db.reading(self.actor.tenant_id)
         self.refresh()
 
     def refresh(self) -> None:
-        """Forget what was loaded. A subscription does this before each batch: rows change while it lives."""
-        self.reading = self.db.reading(self.actor.tenant_id)
+        """Forget what was loaded. A subscription does this before each batch: rows change while it lives.
+
+        The transaction may be the same: what is read in it next is what stands there then.
+        """
         self.loaders = Loaders(self.reading.read, self.actor.tenant_id)
 
     def may_wait(self, seconds: float) -> None:

@@ -115,6 +115,23 @@ async def test_reads_of_one_operation_share_a_transaction_and_see_what_was_commi
     assert names == ["Farm", "Barn"]
 
 
+@pytest.mark.parametrize(("longest", "transactions"), [(60, 1), (-1, 3)])
+async def test_an_operation_that_reads_for_ever_begins_another_transaction_now_and_then(
+    db: Database, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch, longest: float, transactions: int
+) -> None:
+    monkeypatch.setattr(database, "LINGER", 60)
+    monkeypatch.setattr(database, "LONGEST", longest)
+    reading = db.reading((await make_tenant()).tenant_id)
+    begun = set()
+
+    for _ in range(3):
+        async with reading.read() as session:
+            begun.add(await (await driver(session)).fetchval("SELECT now()"))
+    await reading.close()
+
+    assert len(begun) == transactions
+
+
 async def test_a_read_that_fails_ends_its_transaction_and_the_next_begins_another(
     db: Database, make_tenant: MakeTenant
 ) -> None:
