@@ -9,6 +9,8 @@ AT_SHARING, AT_SOCKET = "tests/schema/test_sharing.py::test_", "tests/schema/tes
 AT_WATCHING = "tests/schema/test_watching.py::test_"
 PLACES, AT_PLACES, AT_HELD = "app/places.py", "tests/app/test_places.py::test_", "tests/schema/test_held.py::test_"
 AT_STREAMS = "tests/schema/test_streams.py::test_"
+AT_TROUBLE, AT_LIVE = "tests/schema/test_trouble.py::test_", "tests/journeys/test_live_feed.py::test_"
+FEED, TAILS, BROADCAST = "app/domain/feed.py", "app/domain/tails.py", "app/broadcast.py"
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
@@ -56,6 +58,18 @@ GUARDS: tuple[Guard, ...] = (
         SHARING,
         [('                raise ServiceUnavailable("The database', '                log.debug("The database')],
         [AT_SHARING + "a_batch_is_executed_again_until_postgresql_is_back"],
+    ),
+    Guard(
+        "sharing: what is of another moment is loaded anew",
+        SHARING,
+        [("        if not (step.goes_on and self._loaded):\n", "        if not self._loaded:\n")],
+        [AT_SHARING + "parts_of_one_batch_share_what_was_loaded_unless_it_could_not_be"],
+    ),
+    Guard(
+        "sharing: what could not be loaded is loaded anew",
+        SHARING,
+        [("        self._loaded = False  # what", "        self._loaded = self._loaded  # what")],
+        [AT_SHARING + "parts_of_one_batch_share_what_was_loaded_unless_it_could_not_be"],
     ),
     Guard(
         "sharing: what waits for a member is bounded",
@@ -180,5 +194,41 @@ GUARDS: tuple[Guard, ...] = (
         "schema/socket.py",
         [("            while not self._ending.done():  # what", "            while True:  # what")],
         [AT_SOCKET + "what_follows_a_mistake_is_not_acted_on"],
+    ),
+    # ── trouble ──────────────────────────────────────────────────────────────────────────────────────
+    Guard(
+        "trouble: a message that was lost is missed",
+        TAILS,
+        [("if any(event.position != known + place for place, event in enumerate(fresh, start=1)):", "if False:")],
+        [AT_TROUBLE + "everybody_sees_everything_once_and_in_order"],
+    ),
+    Guard(
+        "trouble: channels are left with their last listener",
+        BROADCAST,
+        [("        self._wanted.discard(group)\n", "")],
+        [AT_TROUBLE + "a_server_has_three_connections_to_redis_and_channels_for_whom_it_has_listeners"],
+    ),
+    Guard(
+        "trouble: a feed outlasts PostgreSQL",
+        FEED,
+        [
+            (
+                "        except ServiceUnavailable:\n            await asyncio.sleep(pause",
+                "        except ZeroDivisionError:\n            await asyncio.sleep(pause",
+            )
+        ],
+        [AT_LIVE + "whoever_follows_outlasts_a_postgresql_that_stops_at_once"],
+    ),
+    Guard(
+        "trouble: who comes back goes on after its cursor",
+        "schema/subscriptions.py",
+        [("cursor = context.last_event_id or (None if after is UNSET else after)", "cursor = None")],
+        [AT_LIVE + "whoever_follows_a_killed_server_goes_on_at_another"],
+    ),
+    Guard(
+        "trouble: a restart says so",
+        HELD,
+        [("RESTART: Final = 1012", "RESTART: Final = 1013")],
+        [AT_LIVE + "whoever_follows_is_sent_elsewhere_by_a_server_that_restarts"],
     ),
 )

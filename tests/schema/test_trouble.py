@@ -1,4 +1,7 @@
-"""Sockets and event streams of two servers while Redis is in trouble: each sees everything, once and in order."""
+"""Sockets and event streams of two servers while Redis is in trouble: each sees everything, once and in order.
+
+What else may break (PostgreSQL, the servers themselves) is in tests/journeys/test_live_feed.py, over real processes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from app.domain import events, outbox
 from app.domain.devices import Device
 from app.embedded import EmbeddedRedis
 from app.vault import Vault
-from tests.schema.conftest import Caller
+from tests.schema.conftest import Caller, MakeCaller
 from tests.schema.feeds import FEED
 from tests.schema.sockets import acknowledged
 from tests.schema.test_streams import Stream
@@ -170,3 +173,30 @@ async def batch_of(socket: Any) -> dict[str, Any]:
             return found
         assert message["type"] == "ping"
         await socket.send({"type": "pong"})
+
+
+async def test_a_server_has_three_connections_to_redis_and_channels_for_whom_it_has_listeners(
+    database_url: str, make_caller: MakeCaller, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    callers = [await make_caller() for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(EmbeddedRedis(tmp_path_factory.mktemp("bus")))
+        client: Any = Redis.from_url(redis.url)
+        stack.push_async_callback(client.aclose)
+        server = await stack.enter_async_context(Server(database_url, redis_url=redis.url))
+
+        async def channels(wanted: set[str]) -> None:
+            async with asyncio.timeout(PATIENCE):
+                while {name.decode() for name in await client.pubsub_channels("feed:*")} != wanted:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        async with AsyncExitStack() as sockets:
+            for caller in callers * 3:
+                url = f"ws://127.0.0.1:{server.port}/graphql"
+                socket = await sockets.enter_async_context(acknowledged(url, caller.api_key))
+                await socket.subscribe(FEED)
+                await batch_of(socket)
+            await channels({events.channel(caller.tenant_id) for caller in callers})
+            connections = {each["addr"] for each in await client.client_list()}
+            assert len(connections) == 3 + 1  # ours
+        await channels(set())
