@@ -1,406 +1,260 @@
 """Live punches to many sockets: messages per second, processor time, latency, memory, what is lost, and replay.
 
-Closed loop: a terminal uploads one punch, every subscriber has to see it, then the next. The floor is a bare ASGI
-socket application under the same uvicorn that sends a text of the same length to as many clients when it is told to.
-The peers are graphql-yoga with graphql-ws, and Mercurius, under Node.js: the same document, the same fields, about the
-same bytes. They keep punches in memory alone, where ours are committed before anybody sees them.
+`python -m bench.feed fan-out-100 loss --long` makes some of the rows; `--with=ours,Mercurius` with some of the
+servers (see bench/followers.py for who they are).
+
+`fan-out`: closed loop. A terminal uploads one punch, every subscriber has to see it, then the next: with few
+subscribers, what is measured is the commit. `at-once`: sixteen terminals (four from 1,000 subscribers on) have a punch
+under way each, so that the feed is measured; ours is asked for one punch a message, so that messages are as many as the
+peers'. `batches`: the same without that, and punches are counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
-import shutil
+import contextlib
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import asyncpg
 import orjson
+import uvloop
 
-from app.simulator import Link, serial_numbers
-from bench.stand import Served, Stand, free_port, process, serving, stand
-
-DOCUMENT = (
-    "subscription ($after: String) { punches(after: $after) { cursor previousCursor caughtUp headLag punches "
-    "{ id pin punchedAt localTime direction verifyMode buffered device { name } } } }"
+from bench.followers import (
+    DOCUMENT,
+    FLOOR,
+    MARK,
+    NODE,
+    ONE_BY_ONE,
+    OURS,
+    REPLAYED,
+    STOCK,
+    TERMINALS,
+    Client,
+    Contender,
+    Crowd,
+    contenders,
+    introduce,
 )
+from bench.stand import Served, Stand, stand
 
-
-REPLAYED = DOCUMENT.replace("($after: String)", "").replace("(after: $after)", "(from: BEGINNING, maxBatch: 100)")
-#: Bytes of a message of the floor, about as many as a punch has.
-SIZE = 400
-FOLDER = Path(__file__).parent / "peers" / "feed"
-PEERS = {"graphql-yoga + graphql-ws": "yoga.mjs", "Mercurius": "mercurius.mjs"}
-
-
-class Client(asyncio.Protocol):
-    """A WebSocket client that counts text frames holding `mark` and does nothing else."""
-
-    def __init__(self, host: str, path: str, mark: bytes) -> None:
-        self._host, self._path, self._mark = host, path, mark
-        self._buffer = b""
-        self._open = False
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.marked = 0
-        self.size = 0
-        #: The last frame; and, for who keeps them, all that were counted.
-        self.last = b""
-        self.keep = False
-        self.seen = b""
-        self.heard: Callable[[], None] = lambda: None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        key = base64.b64encode(os.urandom(16)).decode()
-        transport.write(
-            f"GET {self._path} HTTP/1.1\r\nHost: {self._host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n".encode()
-        )
-
-    def data_received(self, data: bytes) -> None:
-        """Count."""
-        self._buffer += data
-        if not self._open:
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if not end:
-                return
-            if b" 101 " not in head:
-                self.opened.set_exception(RuntimeError(head.decode("latin-1")))
-                return
-            self._open, self._buffer = True, rest
-            self.opened.set_result(None)
-        while (frame := self._frame()) is not None:
-            self.last = frame
-            if self._mark in frame:
-                self.marked += 1
-                self.size = len(frame)
-                self.heard()
-                if self.keep:
-                    self.seen += frame
-            if b'"connection_ack"' in frame and not self.acknowledged.done():
-                self.acknowledged.set_result(None)
-            elif b'"type":"ping"' in frame:
-                self.send({"type": "pong"})
-            elif not self.first.done():
-                self.first.set_result(None)
-
-    def _frame(self) -> bytes | None:
-        buffer = self._buffer
-        if len(buffer) < 2:
-            return None
-        length, start = buffer[1] & 127, 2
-        if length >= 126:
-            start = 4 if length == 126 else 10
-            length = int.from_bytes(buffer[2:start], "big")
-        if len(buffer) < start + length:
-            return None
-        self._buffer = buffer[start + length :]
-        return buffer[start : start + length]
-
-    def send(self, message: dict[str, Any]) -> None:
-        """A masked text frame. The mask is zeros: nobody in between needs confusing."""
-        body = orjson.dumps(message)
-        head = (
-            bytes([0x81, 0x80 | len(body)]) if len(body) < 126 else bytes([0x81, 0xFE]) + len(body).to_bytes(2, "big")
-        )
-        self._transport.write(head + bytes(4) + body)
-
-    def close(self) -> None:
-        """Without ceremony."""
-        self._transport.abort()
-
-
-async def connect(url: str, path: str, mark: bytes) -> Client:
-    """An open socket."""
-    parts = urlsplit(url)
-    host, port = str(parts.hostname), parts.port or 80
-    _, client = await asyncio.get_running_loop().create_connection(
-        lambda: Client(f"{host}:{port}", path, mark), host, port
-    )
-    await asyncio.wait_for(client.opened, 20)
-    return client
-
-
-async def subscribe(url: str, api_key: str, mark: bytes, variables: dict[str, Any] | None = None) -> Client:
-    """A subscriber that holds its first batch; one with variables keeps all that it counts."""
-    client = await connect(url, "/graphql", mark)
-    client.keep = variables is not None
-    client.send({"type": "connection_init", "payload": {"authorization": f"Bearer {api_key}"}})
-    await asyncio.wait_for(client.acknowledged, 20)
-    client.send({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT, "variables": variables}})
-    await asyncio.wait_for(client.first, 20)
-    return client
-
-
-def bare() -> Any:
-    """The floor's server: sockets wait; GET /push/<length> sends a text of that length to all of them."""
-    sockets: set[Any] = set()
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.accept", "subprotocol": "graphql-transport-ws"})
-            sockets.add(send)
-            while (await receive())["type"] != "websocket.disconnect":
-                pass
-            sockets.discard(send)
-        else:
-            text = "MARK" + "x" * (int(scope["path"].rpartition("/")[2]) - 4)
-            for one in list(sockets):
-                await one({"type": "websocket.send", "text": text})
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-            await send({"type": "http.response.body", "body": b"OK"})
-
-    return application
-
-
-async def rounds(
-    clients: list[Client], push: Callable[[int], Awaitable[object]], seconds: float
-) -> tuple[float, float]:
-    """Closed loop for about `seconds`: (messages per second, median seconds from push to the last client)."""
-    spans: list[float] = []
-    began = time.perf_counter()
-    number = 0
-    while time.perf_counter() - began < seconds:
-        number += 1
-        target, waiting = number, set(range(len(clients)))
-        done = asyncio.get_running_loop().create_future()
-
-        def heard(place: int, target: int = target, waiting: set[int] = waiting, done: Any = done) -> None:
-            if clients[place].marked >= target:
-                waiting.discard(place)
-                if not waiting and not done.done():
-                    done.set_result(None)
-
-        for place, client in enumerate(clients):
-            client.heard = lambda place=place, heard=heard: heard(place)  # type: ignore[misc]
-            heard(place)
-        started = time.perf_counter()
-        await asyncio.gather(push(number), asyncio.wait_for(done, 60))
-        spans.append(time.perf_counter() - started)
-    return len(clients) * number / (time.perf_counter() - began), statistics.median(spans)
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A server, its socket path, and how a punch gets into it."""
-
-    name: str
-    served: Served
-    path: str
-    api_key: str
-    push: Callable[[str], Awaitable[object]]
-
-    async def follow(self, count: int) -> list[Client]:
-        """So many subscribers that hold their first batch."""
-        clients: list[Client] = []
-        while len(clients) < count:
-            some = range(min(50, count - len(clients)))
-            if self.path == "/":
-                clients += await asyncio.gather(*(connect(self.served.url, self.path, b"MARK") for _ in some))
-            else:
-                clients += await asyncio.gather(*(subscribe(self.served.url, self.api_key, b'"pin":') for _ in some))
-        return clients
+EVERYBODY: Final = (OURS, FLOOR, *NODE, STOCK)
+Rows = list[dict[str, Any]]
 
 
 @asynccontextmanager
-async def contenders(rig: Stand) -> AsyncIterator[list[Contender]]:
-    """Ours first, then the floor, then whatever Node.js can run."""
-    async with AsyncExitStack() as stack:
-        tenant = await rig.add_tenant(1)
-        serial = serial_numbers(1)[0]
-        ours = await stack.enter_async_context(serving(rig, "app.main:create_app"))
-        floor = await stack.enter_async_context(serving(rig, "bench.feed:bare"))
-        terminal = Link(f"{ours.url}/d/{tenant.token}", keep_alive=True)
-        stack.callback(terminal.abort)
-
-        async def upload(pin: str) -> object:
-            line = f"{pin}\t2026-11-20 08:00:00\t0\t15\t0\t0\t0\n".encode()
-            return await terminal.post(f"/iclock/cdata?SN={serial}&table=ATTLOG&Stamp=1", line)
-
-        pusher = Link(floor.url, keep_alive=True)
-        stack.callback(pusher.abort)
-
-        async def fill(_: str) -> object:
-            return await pusher.get(f"/push/{SIZE}")
-
-        found = [
-            Contender("ours", ours, "/graphql", tenant.api_key, partial(_in_turn, asyncio.Lock(), upload)),
-            Contender("bare socket server", floor, "/", "", partial(_in_turn, asyncio.Lock(), fill)),
-        ]
-        for name, script in PEERS.items() if installed() else ():
-            port = free_port()
-            command = ("node", str(FOLDER / script))
-            environment = {"PORT": str(port), "NODE_ENV": "production"}
-            peer = await stack.enter_async_context(process(*command, port=port, environment=environment))
-            link = Link(peer.url, keep_alive=True)
-            stack.callback(link.abort)
-            push = partial(_in_turn, asyncio.Lock(), partial(_push, link))
-            found.append(Contender(name, peer, "/graphql", "none", push))
-        yield found
-
-
-async def _in_turn(lock: asyncio.Lock, push: Callable[[str], Awaitable[object]], pin: str) -> object:
-    """One upload at a time, as a terminal does it."""
-    async with lock:
-        return await push(pin)
-
-
-async def _push(link: Link, pin: str) -> object:
-    return await link.get(f"/push?pin={pin}")
-
-
-def installed() -> bool:
-    """Whether the Node peers can be run; they are installed once, as their lock file says."""
-    if shutil.which("npm") is None:
-        return False
-    if not (FOLDER / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=FOLDER, check=True, stdout=subprocess.DEVNULL)
-    return True
-
-
-async def fan_out(found: list[Contender], subscribers: int, seconds: float) -> list[dict[str, Any]]:
-    """Closed loop: messages per second, processor time for each, and from the push to the last client."""
-    figures = []
-    for one in found:
-        clients = await one.follow(subscribers)
-        await asyncio.sleep(0.2)
-        used, before = one.served.cpu(), sum(client.marked for client in clients)
-        rate, span = await rounds(clients, lambda n, one=one: one.push(f"{subscribers:05}x{n:05}"), seconds)  # type: ignore[misc]
-        messages = sum(client.marked for client in clients) - before
-        figures.append((rate, span, (one.served.cpu() - used) / messages * 1e6, clients[0].size))
+async def following(one: Contender, count: int, document: str = DOCUMENT) -> AsyncIterator[list[Client]]:
+    """Followers that have settled, and are cut off in the end."""
+    clients = await one.follow(count, document)
+    await asyncio.sleep(0.3)
+    try:
+        yield clients
+    finally:
         for client in clients:
             client.close()
         await asyncio.sleep(0.5)
-    rate, span, cpu, _ = figures[0]
+
+
+async def rounds(one: Contender, clients: list[Client], seconds: float, at_once: int) -> list[float]:
+    """Punches, `at_once` of them under way, for about so many seconds: from each upload to the last client."""
+    room, spans, started = asyncio.Semaphore(at_once), list[float](), list[float]()
+
+    def reached(number: int) -> None:
+        spans.append(time.perf_counter() - started[number - 1])
+        room.release()
+
+    crowd = Crowd(len(clients))
+    crowd.on_all = reached
+    for client in clients:
+        client.messages = client.punches = 0
+        client.heard = crowd.heard
+    pushes: list[asyncio.Future[object]] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        async with asyncio.timeout(60):
+            await room.acquire()
+        started.append(time.perf_counter())
+        number = len(started)
+        pushes.append(asyncio.ensure_future(one.push(f"{len(clients):05}x{number:06}", terminal=number)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*pushes)
+    async with asyncio.timeout(60):
+        while len(spans) < len(started):  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+    return spans
+
+
+async def fan_out(
+    found: Sequence[Contender], subscribers: int, seconds: float, *, at_once: int = 1, document: str = DOCUMENT
+) -> Rows:
+    """Punches reach all subscribers: how many each second, processor time for each, and the median wait for the last.
+
+    What is counted are messages, unless ours may put several punches into one.
+    """
+    batches = at_once > 1 and document == DOCUMENT
+    figures: list[tuple[float, float, float, int]] = []
+    for one in found:
+        async with following(one, subscribers, document) as clients:
+            await rounds(one, clients, 0.5, at_once)
+            used, began = one.served.cpu(), time.perf_counter()
+            spans = await rounds(one, clients, seconds, at_once)
+            took, used = time.perf_counter() - began, one.served.cpu() - used
+            done = sum(client.punches if batches else client.messages for client in clients)
+            figures.append((done / took, used / done * 1e6, statistics.median(spans), clients[0].size))
+    what, unit = ("punches", "punch") if batches else ("messages", "msg")
+    how = "a punch at a time" if at_once == 1 else f"{at_once} punches at once"
     rows = []
-    for one, (their_rate, their_span, their_cpu, size) in list(zip(found, figures, strict=True))[1:]:
-        name = f"{subscribers} subscribers, a punch at a time: {one.name} ({size} B)"
-        rows += [
-            _row(name, rate, "msg/s", their_rate, digits=0),
-            _row(f"{name}, server CPU", cpu, "µs/msg", their_cpu),
-            _row(f"{name}, upload to last client, median", span * 1000, "ms", their_span * 1000),
-        ]
+    for name, index, scale, measure, digits in (
+        (what, 0, 1.0, f"{unit}/s", 0),
+        ("server CPU", 1, 1.0, f"µs/{unit}", 1),
+        ("upload to last client, median", 2, 1000.0, "ms", 1),
+    ):
+        figure = [figure[index] * scale for figure in figures]
+        rows += compare(found, f"{subscribers} subscribers, {how}: {name}", figure, measure, digits=digits)
+    for row, one, size in zip(rows, found, [figure[3] for figure in figures], strict=False):
+        row["bytes"] = size if not batches or one.name != OURS else ""
     return rows
 
 
-async def latency(found: list[Contender], subscribers: int, seconds: float) -> list[dict[str, Any]]:
+async def latency(found: Sequence[Contender], subscribers: int, seconds: float, suffix: str = "") -> Rows:
     """Open loop, five punches a second: from the upload's first byte to each client's message."""
-    figures = []
+    figures: list[tuple[float, float]] = []
     for one in found:
-        clients = await one.follow(subscribers)
-        spans: list[float] = []
-        sent: list[float] = []
+        async with following(one, subscribers) as clients:
+            spans, sent = list[float](), list[float]()
 
-        def heard(client: Client, spans: list[float] = spans, sent: list[float] = sent) -> None:
-            spans.append(time.perf_counter() - sent[client.marked - 1])
+            def heard(client: Client, punches: int, spans: list[float] = spans, sent: list[float] = sent) -> None:
+                at = time.perf_counter()
+                spans.extend(at - sent[number] for number in range(client.punches - punches, client.punches))
 
-        for client in clients:
-            client.heard = partial(heard, client)
-            client.marked = 0
-        began = time.perf_counter()
-        pushes: list[asyncio.Future[object]] = []
-        for number in range(int(seconds * 5)):
-            await asyncio.sleep(max(0.0, began + number / 5 - time.perf_counter()))
-            sent.append(time.perf_counter())
-            pushes.append(asyncio.ensure_future(one.push(f"{subscribers:05}y{number:05}")))
-        await asyncio.gather(*pushes)
-        async with asyncio.timeout(30):
-            while len(spans) < len(sent) * subscribers:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        spans.sort()
-        figures.append((spans[len(spans) // 2], spans[len(spans) * 99 // 100]))
-        for client in clients:
-            client.close()
-        await asyncio.sleep(0.5)
-    rows = []
-    for one, (p50, p99) in list(zip(found, figures, strict=True))[1:]:
-        name = f"{subscribers} subscribers, 5 punches/s, upload to client: {one.name}"
-        rows += [
-            _row(f"{name}, p50", figures[0][0] * 1000, "ms", p50 * 1000),
-            _row(f"{name}, p99", figures[0][1] * 1000, "ms", p99 * 1000),
-        ]
-    return rows
+            for client in clients:
+                client.punches, client.heard = 0, heard
+            began = time.perf_counter()
+            pushes: list[asyncio.Future[object]] = []
+            for number in range(int(seconds * 5)):
+                await asyncio.sleep(max(0.0, began + number / 5 - time.perf_counter()))
+                sent.append(time.perf_counter())
+                pushes.append(asyncio.ensure_future(one.push(f"{subscribers:05}y{number:05}")))
+            await asyncio.gather(*pushes)
+            async with asyncio.timeout(60):
+                while len(spans) < len(sent) * subscribers:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            spans.sort()
+            figures.append((spans[len(spans) // 2], spans[len(spans) * 99 // 100]))
+    name = f"{subscribers} subscribers, 5 punches/s{suffix}, upload to client"
+    return [
+        row
+        for place, which in enumerate(("p50", "p99"))
+        for row in compare(found, f"{name}, {which}", [figure[place] * 1000 for figure in figures], "ms")
+    ]
 
 
-async def memory(found: list[Contender], sockets: int) -> list[dict[str, Any]]:
+async def memory(found: Sequence[Contender], sockets: int) -> Rows:
     """What a subscriber to whom nothing happens costs."""
     figures = []
     for one in found:
         before = _resident(one.served)
-        clients = await one.follow(sockets)
-        await asyncio.sleep(1)
-        figures.append((_resident(one.served) - before) / sockets)
-        for client in clients:
-            client.close()
-        await asyncio.sleep(0.5)
-    return [
-        _row(f"{sockets} idle subscribers, memory of each: {one.name}", figures[0], "kB", theirs)
-        for one, theirs in list(zip(found, figures, strict=True))[1:]
-    ]
+        async with following(one, sockets):
+            await asyncio.sleep(1)
+            figures.append((_resident(one.served) - before) / sockets)
+    return compare(found, f"{sockets} idle subscribers, memory of each", figures, "kB")
 
 
-async def loss(found: list[Contender], away: float) -> list[dict[str, Any]]:
-    """Punches that a client never sees: while it is away and comes back with its cursor."""
+# ── loss ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def away(found: Sequence[Contender], seconds: float) -> Rows:
+    """A client that is away for a while and comes back with its cursor."""
     figures = []
     for one in found:
-        if one.path == "/":
-            figures.append(0)
-            continue
-        (client,) = await one.follow(1)
-        await one.push("loss0")
-        while not client.marked:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        client = await one.subscribe()
+        await one.push("away0")
+        await _until(lambda client=client: client.punches > 0)  # type: ignore[misc]
         cursor = orjson.loads(client.last)["payload"]["data"]["punches"]["cursor"]
         client.close()
         for number in range(10):
-            await one.push(f"loss{number + 1}")
-            await asyncio.sleep(away / 10)
-        again = await subscribe(one.served.url, one.api_key, b'"pin":', {"after": cursor})
-        await one.push("loss11")
-        async with asyncio.timeout(20):
-            while b'"loss11"' not in again.last:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        figures.append(11 - again.seen.count(b'"pin":'))
+            await one.push(f"away{number + 1}")
+            await asyncio.sleep(seconds / 10)
+        again = await one.subscribe(variables={"after": cursor})
+        await one.push("away11")
+        await _until(lambda again=again: b'"away11"' in again.last)  # type: ignore[misc]
+        figures.append(float(11 - again.punches))
         again.close()
-    return [
-        {**_row(f"lost over {away:g} s away, of 11: {one.name}", figures[0], "", theirs, digits=0), "ratio": ""}
-        for one, theirs in list(zip(found, figures, strict=True))[1:]
-        if one.path != "/"
-    ]
+    return compare(found, f"lost over {seconds:g} s away, of 11", figures, "", digits=0)
 
 
-async def churn(one: Contender, cycles: int) -> list[dict[str, Any]]:
+async def restart(rig: Stand, one: Contender, seconds: float) -> tuple[int, int]:
+    """A client that stays while Redis is killed, is away for a while and comes back: (lost, made). Uploads go on."""
+    client = await one.subscribe()
+    client.kept = []
+    made: list[str] = []
+
+    async def punch(span: float) -> None:
+        end = time.perf_counter() + span
+        while time.perf_counter() < end:
+            made.append(f"redis{len(made):04}")
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await one.push(made[-1])
+            await asyncio.sleep(0.2)
+
+    await punch(1)
+    await asyncio.to_thread(rig.redis.kill)
+    await punch(seconds)
+    await asyncio.to_thread(rig.redis.start)
+    await punch(seconds)
+    with contextlib.suppress(TimeoutError):
+        await _until(lambda: made[-1].encode() in client.last, 15)
+    await asyncio.sleep(1)
+    seen = b"".join(client.kept)
+    client.close()
+    return sum(pin.encode() not in seen for pin in made), len(made)
+
+
+async def slow(found: Sequence[Contender], uploads: int) -> Rows:
+    """A client that reads nothing while 100 punches come at a time, and then reads: loss, and the server's growth."""
+    lost, growth = [], []
+    for one in found:
+        client = await one.subscribe()
+        before = _resident(one.served)
+        client.pause()
+        for number in range(uploads):
+            await one.push(f"slow{number:04}", 100)
+        await asyncio.sleep(1)
+        growth.append((_resident(one.served) - before) / 1024)
+        client.resume()
+        wanted = uploads * 100
+        with contextlib.suppress(TimeoutError):
+            await _until(lambda client=client, wanted=wanted: client.punches >= wanted or client.gone, 60)  # type: ignore[misc]
+        lost.append(float(wanted - client.punches))
+        client.close()
+    what = f"a reader that stops for {uploads * 100} punches"
+    return compare(found, f"lost by {what}", lost, "", digits=0) + compare(
+        found, f"{what}: growth of the server", growth, "MB"
+    )
+
+
+# ── ours alone ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def churn(one: Contender, cycles: int) -> Rows:
     """Subscribers that come and are cut off without a word: what the server keeps of them."""
-    await _cut_off(one, 200)  # what the first ones warm up stays
+    await _cut_off(one, 500)  # what the first ones warm up stays
     await asyncio.sleep(2)
     memory, files = _resident(one.served), _files(one.served)
     for _ in range(cycles // 100):
         await _cut_off(one, 100)
     await asyncio.sleep(3)
+    grown, left = (_resident(one.served) - memory) / 1024, _files(one.served) - files
     return [
-        _row(f"{cycles} subscribers cut off: growth of the server", (_resident(one.served) - memory) / 1024, "MB", 20),
-        _row("the same, connections left", _files(one.served) - files, "", 0, digits=0),
+        _row(f"{cycles} subscribers cut off: growth of the server, wanted", grown, "MB", 20),
+        _row("the same, connections left", left, "", 0, digits=0),
     ]
 
 
@@ -420,33 +274,47 @@ FROM events e, generate_series(1, $2) AS n WHERE e.tenant_id = $1 AND e.position
 """
 
 
-async def replay(rig: Stand, ours: Contender, punches: int) -> list[dict[str, Any]]:
-    """From the beginning, in batches of 100: punches per second to one client, and how much the server grows."""
+async def fill(rig: Stand, one: Contender, punches: int) -> int:
+    """Have so many punches in the log; how many there are."""
+    await one.push("fill")
     tenant = rig.tenants[0]
     server, _, _ = rig.postgres.superuser_url.rpartition("/")
     owner = await asyncpg.connect(f"{server}/{rig.postgres.url.rpartition('/')[2]}")
     try:
-        head = await owner.fetchval("SELECT position FROM feed_heads WHERE tenant_id = $1", tenant.id)
-        await owner.execute(_FILL, tenant.id, punches, head)
-        await owner.execute("UPDATE feed_heads SET position = position + $2 WHERE tenant_id = $1", tenant.id, punches)
+        head: int = await owner.fetchval("SELECT position FROM feed_heads WHERE tenant_id = $1", tenant.id)
+        more = max(0, punches - head)
+        await owner.execute(_FILL, tenant.id, more, head)
+        await owner.execute("UPDATE feed_heads SET position = position + $2 WHERE tenant_id = $1", tenant.id, more)
+        await owner.execute("ANALYZE events")
     finally:
         await owner.close()
-    client = await connect(ours.served.url, "/graphql", b'"headLag":0,')
-    client.send({"type": "connection_init", "payload": {"authorization": f"Bearer {ours.api_key}"}})
-    await asyncio.wait_for(client.acknowledged, 20)
-    before = most = _resident(ours.served)
-    used, began = ours.served.cpu(), time.perf_counter()
+    return head + more
+
+
+async def replay(one: Contender, punches: int) -> Rows:
+    """From the beginning, in batches of 100: punches per second to one client, and how much the server grows."""
+    client = await introduce(one.served.url, one.api_key, MARK)
+    before = most = _resident(one.served)
+    used, began = one.served.cpu(), time.perf_counter()
     client.send({"id": "1", "type": "subscribe", "payload": {"query": REPLAYED}})
-    while not client.marked:
+    while client.punches < punches:
         await asyncio.sleep(0.05)
-        most = max(most, _resident(ours.served))
+        most = max(most, _resident(one.served))
+        if client.gone:
+            raise ConnectionError(f"The replay ended after {client.punches} punches.")
     took = time.perf_counter() - began
     client.close()
     return [
-        _row(f"replay of {punches + head:,} punches: wanted", (punches + head) / took, "/s", 20_000, digits=0),
-        _row("the same, server CPU", (ours.served.cpu() - used) / (punches + head) * 1e6, "µs", 50),
-        _row("the same, growth of the server", (most - before) / 1024, "MB", 50),
+        _row(f"replay of {punches:,} punches: wanted", punches / took, "/s", 20_000, digits=0),
+        _row("the same, server CPU, wanted", (one.served.cpu() - used) / punches * 1e6, "µs", 50),
+        _row("the same, growth of the server, wanted", (most - before) / 1024, "MB", 50),
     ]
+
+
+async def _until(met: Callable[[], bool], seconds: float = 60) -> None:
+    async with asyncio.timeout(seconds):
+        while not met():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def _resident(served: Served) -> int:
@@ -455,30 +323,133 @@ def _resident(served: Served) -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
+def compare(found: Sequence[Contender], name: str, figures: Sequence[float], unit: str, *, digits: int = 1) -> Rows:
+    """A row for each of the others: the first one's figure beside theirs."""
+    rows = [
+        _row(f"{name}: {one.name}", figures[0], unit, theirs, digits=digits)
+        for one, theirs in list(zip(found, figures, strict=True))[1:]
+    ]
+    return rows or [_row(name, figures[0], unit, 0, digits=digits)]
+
+
 def _row(name: str, figure: float, unit: str, floor: float, *, digits: int = 1) -> dict[str, Any]:
     ratio = round(figure / floor, 2) if floor else ""
     return {"name": name, "figure": round(figure, digits), "unit": unit, "floor": round(floor, digits), "ratio": ratio}
 
 
-async def measure(short: bool) -> list[dict[str, Any]]:
-    """Rows of {name, figure, unit, floor, ratio}: ours, and the floor or peer that the name ends with."""
-    rows: list[dict[str, Any]] = []
-    async with stand() as rig, contenders(rig) as found:
-        for subscribers in (100,) if short else (100, 1000, 5000):
-            rows += await fan_out(found, subscribers, 3.0 if short else 8.0)
-        rows += await latency(found, 200 if short else 1000, 4.0 if short else 12.0)
-        rows += await loss(found, 1.0 if short else 10.0)
-        rows += await memory(found, 500 if short else 5000)
-        rows += await churn(found[0], 500 if short else 10_000)
-        rows += await replay(rig, found[0], 30_000 if short else 1_000_000)
-    return rows
+# ── forms ────────────────────────────────────────────────────────────────────────────────────────────
+
+Form = Callable[[Stand, bool, Sequence[str]], Awaitable[Rows]]
 
 
-def run(short: bool) -> list[dict[str, Any]]:
+async def _fan_out(
+    rig: Stand, short: bool, who: Sequence[str], *, subscribers: int, at_once: int = 1, document: str = DOCUMENT
+) -> Rows:
+    async with contenders(rig, who) as found:
+        return await fan_out(found, subscribers, 2 if short else 6, at_once=at_once, document=document)
+
+
+async def _latency(rig: Stand, short: bool, who: Sequence[str]) -> Rows:
+    names = [name for name in who if name != STOCK]
+    async with contenders(rig, names) as found:
+        return await latency(found, 200 if short else 1000, 4 if short else 12)
+
+
+async def _latency_unheard(rig: Stand, short: bool, who: Sequence[str]) -> Rows:
+    async with contenders(rig, [OURS]) as found:
+        await asyncio.to_thread(rig.redis.stop)
+        try:
+            await asyncio.sleep(3)
+            return await latency(found, 200 if short else 1000, 4 if short else 12, " without Redis")
+        finally:
+            await asyncio.to_thread(rig.redis.start)
+
+
+async def _memory(rig: Stand, short: bool, who: Sequence[str]) -> Rows:
+    async with contenders(rig, [name for name in who if name not in (FLOOR, STOCK)]) as found:
+        return await memory(found, 500 if short else 5000)
+
+
+async def _loss(rig: Stand, short: bool, who: Sequence[str]) -> Rows:
+    async with contenders(rig, [name for name in who if name != FLOOR]) as found:
+        rows = await away(found, 1 if short else 10)
+        rows += await slow(found, 100 if short else 300)
+    # Whoever is hurt by it must not be there for the others' turns. broadcaster says nothing at all through the
+    # redis-py of our lock.
+    lost: list[float] = []
+    took_part: list[Contender] = []
+    for name in who:
+        if name not in (FLOOR, STOCK):
+            async with contenders(rig, [name], redis=True) as found:
+                for one in found:
+                    gone, made = await restart(rig, one, 2 if short else 5)
+                    lost.append(100 * gone / made)
+                    took_part.append(one)
+    return rows + compare(took_part, f"lost over a Redis restart, away for {2 if short else 5} s, of 100", lost, "")
+
+
+async def _churn(rig: Stand, short: bool, who: Sequence[str]) -> Rows:
+    async with contenders(rig, [OURS]) as found:
+        return await churn(found[0], 500 if short else 10_000)
+
+
+async def _replay(rig: Stand, short: bool, who: Sequence[str]) -> Rows:
+    async with contenders(rig, [OURS]) as found:
+        return await replay(found[0], await fill(rig, found[0], 30_000 if short else 1_000_000))
+
+
+FORMS: Final[dict[str, Form]] = {
+    **{f"fan-out-{count}": partial(_fan_out, subscribers=count) for count in (100, 1000, 5000)},
+    **{
+        f"{name}-{count}": partial(_fan_out, subscribers=count, at_once=at_once, document=document)
+        for name, document in (("at-once", ONE_BY_ONE), ("batches", DOCUMENT))
+        for count, at_once in ((100, TERMINALS), (1000, 4))
+    },
+    "latency": _latency,
+    "latency-without-redis": _latency_unheard,
+    "memory": _memory,
+    "loss": _loss,
+    "churn": _churn,
+    "replay": _replay,
+}
+#: What the short form leaves out.
+LONG: Final = frozenset({"fan-out-5000", "fan-out-1000", "at-once-1000", "batches-1000"})
+
+
+async def measure(short: bool, names: Sequence[str] = (), who: Sequence[str] = EVERYBODY) -> AsyncIterator[Rows]:
+    """Form by form, rows of {name, figure, unit, floor, ratio}: ours, and the floor or peer that the name ends with."""
+    async with stand() as rig:
+        for name in names or [name for name in FORMS if not (short and name in LONG)]:
+            yield await FORMS[name](rig, short, who)
+
+
+async def _all(short: bool) -> Rows:
+    return [row async for rows in measure(short) for row in rows]
+
+
+def run(short: bool) -> Rows:
     """All rows."""
-    return asyncio.run(measure(short))
+    return uvloop.run(_all(short))
+
+
+async def show(short: bool, names: Sequence[str], who: Sequence[str]) -> None:
+    """Print them as they come."""
+    async for rows in measure(short, names, who):
+        for row in rows:
+            print(
+                f"{row['name']:<95} {row['figure']:>9} {row['unit']:<9} of {row['floor']:>9}  {row['ratio']}",
+                flush=True,
+            )
+
+
+def main(arguments: list[str]) -> None:
+    """Some rows, with some servers."""
+    who = next((text.partition("=")[2].split(",") for text in arguments if text.startswith("--with=")), EVERYBODY)
+    names = [name for name in arguments if not name.startswith("-")]
+    if unknown := ({*names} - {*FORMS}) | ({*who} - {*EVERYBODY}):
+        raise SystemExit(f"There is no {', '.join(sorted(unknown))}; there are {', '.join((*FORMS, *EVERYBODY))}.")
+    uvloop.run(show("--long" not in arguments, names, who))
 
 
 if __name__ == "__main__":
-    for row in run("--short" in sys.argv):
-        print(f"{row['name']:<70} {row['figure']:>9} {row['unit']:<6} of {row['floor']:>9}  {row['ratio']}")
+    main(sys.argv[1:])

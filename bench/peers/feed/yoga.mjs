@@ -1,15 +1,22 @@
-// graphql-yoga with graphql-ws, put together as yoga's documentation has it. PORT in the environment.
+// graphql-yoga with graphql-ws, put together as yoga's documentation has it. PORT in the environment; with
+// REDIS_URL, through Redis.
 import { setMaxListeners } from "node:events";
 import { createServer } from "node:http";
 
+import { createRedisEventTarget } from "@graphql-yoga/redis-event-target";
 import { useServer } from "graphql-ws/use/ws";
 import { createPubSub, createSchema, createYoga } from "graphql-yoga";
+import { Redis } from "ioredis";
 import { WebSocketServer } from "ws";
 
 import { empty, made, typeDefs } from "./feed.mjs";
 
 setMaxListeners(0);
-const pubSub = createPubSub();
+const url = process.env.REDIS_URL;
+const eventTarget = url
+  ? createRedisEventTarget({ publishClient: new Redis(url), subscribeClient: new Redis(url) })
+  : undefined;
+const pubSub = createPubSub({ eventTarget });
 async function* follow() {
   const news = pubSub.subscribe("punches");
   yield { punches: empty() };
@@ -19,7 +26,7 @@ const schema = createSchema({ typeDefs, resolvers: { Query: { ok: () => true }, 
 const yoga = createYoga({ schema, logging: false });
 const server = createServer((request, response) => {
   if (!request.url.startsWith("/push")) return yoga(request, response);
-  pubSub.publish("punches", made(new URL(request.url, "http://x").searchParams.get("pin")));
+  pubSub.publish("punches", made(Object.fromEntries(new URL(request.url, "http://x").searchParams)));
   response.end("OK");
 });
 const wss = new WebSocketServer({ server, path: yoga.graphqlEndpoint, perMessageDeflate: false });
