@@ -16,9 +16,12 @@ from urllib.parse import quote
 
 from app.simulator.link import Answer, CutShort, Link, Unreachable
 from app.simulator.records import WALL_CLOCK, Options, Outcome, Quirk, Record, State, TerminalReport
+from protocol.adms.records import OperLog, UserInfo
+from protocol.adms.writers import write_tagged
 
 _USER_KEYS = ("PIN", "Name", "Pri", "Passwd", "Card", "Grp", "TZ")  # of a user's line, in the order of firmware
 _LANGUAGES = {"gb18030": 83, "windows-1256": 66}  # by what text is in; else English
+_ENROLLED = 6  # the operation by which somebody registered a finger
 BREATH = 0.005  # seconds: what a server gets between two polls or retries even if it asks for no pause at all
 
 
@@ -474,7 +477,7 @@ class Terminal:
             return -1 if pin is not None else 0
         for start in range(0, len(asked), self._backlog_lines):
             lines = [
-                "USER " + "\t".join(f"{key}={user.get(key, '')}" for key in _USER_KEYS)
+                write_tagged(UserInfo("USER", {key: user.get(key, "") for key in _USER_KEYS})).decode()
                 for user in asked[start : start + self._backlog_lines]
             ]
             try:
@@ -494,7 +497,8 @@ class Terminal:
 
     async def enrolled(self, pin: str, finger: int) -> None:
         """A finger was registered: the terminal notes it in its operation log, and sends that."""
-        line = f"OPLOG 6\t0\t{self.wall_time():{WALL_CLOCK}}\t{pin}\t{finger}\t1024\t0"
+        objects = (pin, str(finger), "1024", "0")
+        line = write_tagged(OperLog(_ENROLLED, "0", self.wall_time(), objects, b"")).decode()
         await self._ask("POST", f"/iclock/cdata?SN={self._sn}&table=OPERLOG&OpStamp=1", self._body([line]))
 
     def _count_period(self, command: str) -> tuple[int, str]:
