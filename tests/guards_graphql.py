@@ -13,7 +13,7 @@ GUARDS: tuple[Guard, ...] = (
         "executor: a plan belongs to fields that are still there",
         EXECUTOR,
         [("self._plans[id(fields)] = (fields, plan)", "self._plans[id(fields)] = (None, plan)")],
-        ["tests/schema/test_commands.py::test_what_cannot_be_said_is_refused"],
+        [AT_EXECUTOR + "a_plan_is_not_taken_for_that_of_other_fields_at_the_same_place"],
     ),
     Guard(
         "executor: what does not fit its type goes the long way",

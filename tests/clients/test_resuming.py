@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from app.database import Database
 from app.domain import tenants
 from app.vault import Vault
-from tests.clients.test_clients import HERE, PATIENCE, install, run
+from tests.clients.test_clients import HERE, PATIENCE, install, python
 from tests.factories import make_device
 from tests.schema.world import add_punches, make_view
 from tests.server import Server
@@ -76,13 +75,10 @@ async def test_a_client_goes_on_after_a_restart_without_a_gap_or_a_repeat(
 async def test_gql_goes_on_after_a_restart_without_a_gap_or_a_repeat(
     database_url: str, db: Database, vault: Vault, tmp_path: Path
 ) -> None:
-    await run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
-    python = str(tmp_path / "venv" / "bin" / "python")
-    await run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", "requirements.txt")
     script = tmp_path / "resuming.py"
     script.write_text(AROUND_PYTHON + snippet("gql, in Python", "py"))
 
-    await over_a_restart(database_url, db, vault, python, str(script))
+    await over_a_restart(database_url, db, vault, await python("gql"), str(script))
 
 
 async def over_a_restart(database_url: str, db: Database, vault: Vault, *command: str) -> None:

@@ -29,6 +29,7 @@ from graphql import (
     parse,
     validate,
 )
+from graphql.execution.collect_fields import collect_fields
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as Stock
 
@@ -465,3 +466,14 @@ async def test_a_subscription_that_lives_long_remembers_no_more_than_its_documen
     # The root, the branch, and both kinds of leaves.
     assert len(executor._plans) == 4
     assert len(executor._relevant_sub_fields) == 3
+
+
+def test_a_plan_is_not_taken_for_that_of_other_fields_at_the_same_place() -> None:
+    core = strawberry.Schema(Query)._schema
+    executor: Any = Executor.build(core, parse("{ branch { __typename } branches { __typename } }"))
+    query = core.query_type
+    assert query is not None
+    found = collect_fields(core, {}, executor.variable_values, query, executor.operation).grouped_field_set
+
+    for name in ("branch", "branches") * 50:  # a new one may stand where the last one stood
+        assert [step.name for step in executor._plan(query, {name: found[name]})] == [name]
