@@ -204,7 +204,16 @@ async def _scene(
     with tempfile.TemporaryDirectory(prefix="punchconnect-faults-") as directory:
         async with Rig(Path(directory)) as rig, _witness(thinks) as far:
             await rig.staff(servers=servers, workers=workers, log_level=log_level, **SETTINGS)
+            if workers:
+                await _warm_up(Scene(rig, far))
             yield Scene(rig, far)
+
+
+async def _warm_up(scene: Scene) -> None:
+    """Return once deliveries go out."""
+    await scene.add_tenant()
+    await scene.happen(100, 2)
+    await scene.judge("warming up", once=True)
 
 
 # The rows.
@@ -372,8 +381,6 @@ async def neighbours_hang(size: Size) -> list[Row]:
                     await factories.happen(scene.rig.db, tenant_id, 100)
                 scene.tenants = [tenant_id]
                 await until(partial(_has_begun, scene), START)
-            else:
-                await asyncio.sleep(3)  # the worker is up
             scene.tenants = healthy
             begun = time.time()
             await scene.happen(19 * 5 * seconds, seconds)
