@@ -68,7 +68,11 @@ async def measure(numbers: Sequence[int], *, short: bool, times: int | None = No
     for number in numbers:
         print(f"row {number} …", file=sys.stderr, flush=True)
         rows = await ROWS[number](Size(short=short, times=times))
-        found += [{**row, "name": f"row {number}: {row['name']}"} for row in rows]
+        rows = [{**row, "name": f"row {number}: {row['name']}"} for row in rows]
+        for row in rows:  # the next one may fail
+            beside = f"   without {row['floor']:,}   ratio {row['ratio']}" if "ratio" in row else ""
+            print(f"{row['name']:100} {row['figure']:>9,} {row['unit']}{beside}", file=sys.stderr, flush=True)
+        found += rows
     return found
 
 
@@ -152,9 +156,7 @@ class Scene:
         await until(delivered, drain, otherwise, every=0.5)
         owed = {
             str(row[0]): row[1].timestamp()
-            for row in await self.rows(
-                "SELECT d.id, e.created_at FROM webhook_deliveries d JOIN events e ON e.position = d.position"
-            )
+            for row in await self.rows("SELECT id, created_at FROM webhook_deliveries")
             if row[1].timestamp() >= since
         }
         came: list[tuple[str, int, float, bool]] = await _ask(self.far, "/take")
@@ -495,6 +497,4 @@ if __name__ == "__main__":
         case arguments:
             times = int(arguments[arguments.index("--times") + 1]) if "--times" in arguments else None
             numbers = [int(word) for word in arguments if word.isdigit() and word != str(times)] or list(ROWS)
-            for row in uvloop.run(measure(numbers, short="--long" not in arguments, times=times)):
-                beside = f"   without {row['floor']:,}   ratio {row['ratio']}" if "ratio" in row else ""
-                print(f"{row['name']:100} {row['figure']:>9,} {row['unit']}{beside}")
+            uvloop.run(measure(numbers, short="--long" not in arguments, times=times))
