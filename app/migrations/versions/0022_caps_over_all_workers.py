@@ -33,12 +33,14 @@ _LANES = """
     )
 """
 
-# What all the others hold, which may be under way, by endpoint. A dead worker's counts until its lease ends.
+# What all the others hold, which may be under way, by endpoint. Who lives renews its leases long before half of one is
+# over, and no post takes that long: what was not renewed is a dead worker's, and ends nothing by waiting.
 _OTHERS = """
                 SELECT array_agg(o.tenant_id), array_agg(o.endpoint_id), array_agg(o.n)
                 INTO other_tenants, others, other_posts FROM (
                     SELECT d.tenant_id, d.endpoint_id, count(*)::integer AS n FROM public.webhook_deliveries d
-                    WHERE d.status = 'SENDING' AND d.lease_until > now() AND d.claim_token <> ALL (own)
+                    WHERE d.status = 'SENDING' AND d.lease_until > now() + lease / 2
+                      AND d.claim_token <> ALL (own)
                     GROUP BY d.tenant_id, d.endpoint_id
                 ) AS o;
 """
