@@ -50,7 +50,7 @@ SETTINGS: Final = {
 }
 LEASE: Final = 30.0
 #: Seconds within which everything has to have arrived after the last fault.
-DRAIN: Final = 150.0
+DRAIN: Final = 240.0
 BATCHES_A_SECOND: Final = 5
 LINES: Final = 10
 KILLS: Final = 500
@@ -139,8 +139,11 @@ class Scene:
         )
         return int(lost)
 
-    async def judge(self, what: str, *, once: bool = False, drain: float = DRAIN, since: float = 0) -> Judged:
-        """Wait until the database says that all was delivered; then hold what came against it, of this time."""
+    async def judge(self, what: str, *, once: bool = False, counted: bool = True, since: float = 0) -> Judged:
+        """Wait until the database says that all was delivered; then hold what came against it, of this time.
+
+        With `once` nothing may come twice, and with `counted` nothing as the same attempt.
+        """
 
         async def delivered() -> bool:
             with contextlib.suppress(ServiceUnavailable):
@@ -153,7 +156,7 @@ class Scene:
         def otherwise() -> str:
             return "\n".join(process.said()[-2000:] for process in self.rig.processes)
 
-        await until(delivered, drain, otherwise, every=0.5)
+        await until(delivered, DRAIN, otherwise, every=0.5)
         owed = {
             str(row[0]): row[1].timestamp()
             for row in await self.rows("SELECT id, created_at FROM webhook_deliveries")
@@ -168,7 +171,7 @@ class Scene:
             raise RuntimeError(
                 f"{what}: {len(lost)} lost, {len(unknown)} unknown, {bad} badly signed, {doubled} doubled."
             )
-        if len({(delivery, attempt) for delivery, attempt, *_ in came}) != len(came):
+        if counted and len({(delivery, attempt) for delivery, attempt, *_ in came}) != len(came):
             raise RuntimeError(f"{what}: something came twice as the same attempt.")
         first: dict[str, float] = {}
         for delivery, _, at, _ in came:
@@ -228,7 +231,7 @@ async def nothing_breaks(size: Size) -> list[Row]:
         await scene.happen(size.of(20_000), 0)
         begun = time.monotonic()
         await scene.rig.staff(servers=0, workers=2, log_level="WARNING", **SETTINGS)
-        judged = await scene.judge("20 tenants with 5 endpoints", once=True, drain=600)
+        judged = await scene.judge("20 tenants with 5 endpoints", once=True)
         return judged.told(("until all is there", round(time.monotonic() - begun, 1), "s"))
 
 
@@ -324,7 +327,8 @@ async def postgres_is_stopped(size: Size) -> list[Row]:
             await asyncio.to_thread(scene.rig.postgres.start)
             back.append(time.time())
         await happening
-        judged = await scene.judge(f"PostgreSQL stopped at once {stops} times")
+        # A claim is not waited for until it is on the disk: one that was forgotten is made again, with its number.
+        judged = await scene.judge(f"PostgreSQL stopped at once {stops} times", counted=False)
         again = max(min(at for at in judged.arrivals if at > moment) - moment for moment in back)
         return judged.told(("from its return to the next request, at most", round(again, 2), "s"))
 
