@@ -116,7 +116,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "claim: a tenant gets its share",
         CLAIMS,
-        [("WHERE t.turn <= most_of_tenant AND ", "WHERE ")],
+        [("WHERE t.turn <= most_of_tenant\n", "WHERE true\n")],
         [AT_DELIVERIES + "no_tenant_gets_more_than_its_share_of_a_claim"],
     ),
     Guard(
@@ -133,7 +133,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "caps: a tenant that has its own takes no turns",
         CLAIMS,
-        [(" AND t.reached <= in_flight_of_tenant\n", "\n")],
+        [("                  AND (t.reached <= t.of_tenant OR most_of_tenant <= t.of_tenant)\n", "")],
         [AT_DELIVERIES + "what_others_hold_counts_against_a_tenant"],
     ),
     Guard(

@@ -51,9 +51,10 @@ FUNCTIONS = {
     # The caller says how many posts it has under way for which endpoints: with these no endpoint gets more than `most`
     # and no tenant more than `most_of_tenant`. It also says how many it holds that have not ended, and under which
     # tokens (`own`): with these and with what all others hold, no endpoint gets more than `in_flight`, no tenant more
-    # than `in_flight_of_tenant`. Two that claim for one tenant at once do so one after the other; for the second to see
-    # what the first took, the call has to be a transaction by itself, or end soon.
-    # Among the rest tenants take turns, and so do the endpoints of a tenant.
+    # than `in_flight_of_tenant`. (What it claims ahead waits with it and does not count where its share alone, which it
+    # keeps to, stays within what others leave.) Two that claim for one tenant at once do so one after the other; so the
+    # call has to be a transaction by itself, or end soon. Among the rest tenants take turns, and so do the endpoints of
+    # a tenant.
     # An endpoint whose breaker is open gets nothing; once its time is over it gets one, and the breaker closes for
     # `probe` again. What somebody waits for at a screen (`urgent`) goes before all that.
     "claim_deliveries(n integer, lease interval, most integer, most_of_tenant integer, in_flight integer, "
@@ -109,7 +110,10 @@ FUNCTIONS = {
                 SELECT l.tenant_id, l.endpoint_id, e.breaker_until IS NOT NULL AS trial, coalesce(mine.n, 0) AS held,
                        least(
                            CASE WHEN e.breaker_until IS NULL THEN rest ELSE 1 END, most - coalesce(mine.n, 0),
-                           in_flight - coalesce(mine.held, 0) - coalesce(theirs.n, 0)
+                           CASE
+                               WHEN most <= in_flight - coalesce(theirs.n, 0) THEN rest
+                               ELSE in_flight - coalesce(mine.held, 0) - coalesce(theirs.n, 0)
+                           END
                        ) AS room
                 FROM unnest(lane_tenants, lanes) AS l (tenant_id, endpoint_id)
                 JOIN public.webhook_endpoints e ON e.tenant_id = l.tenant_id AND e.id = l.endpoint_id
@@ -126,15 +130,18 @@ FUNCTIONS = {
                 ) AS w
             ), tenant AS MATERIALIZED (
                 SELECT l.tenant_id, coalesce((SELECT sum(m.n) FROM mine m WHERE m.tenant_id = l.tenant_id), 0) AS posts,
-                       coalesce((SELECT sum(m.held) FROM mine m WHERE m.tenant_id = l.tenant_id), 0)
-                       + coalesce((SELECT sum(o.n) FROM theirs o WHERE o.tenant_id = l.tenant_id), 0) AS held
+                       coalesce((SELECT sum(m.held) FROM mine m WHERE m.tenant_id = l.tenant_id), 0) AS held,
+                       in_flight_of_tenant
+                       - coalesce((SELECT sum(o.n) FROM theirs o WHERE o.tenant_id = l.tenant_id), 0) AS of_tenant
                 FROM (SELECT DISTINCT lane.tenant_id FROM lane) AS l
             ), turns AS (
-                SELECT w.*, t.posts + row_number() OVER turn AS turn, t.held + row_number() OVER turn AS reached
+                SELECT w.*, t.posts + row_number() OVER turn AS turn, t.held + row_number() OVER turn AS reached,
+                       t.of_tenant
                 FROM waiting w JOIN tenant t ON t.tenant_id = w.tenant_id
                 WINDOW turn AS (PARTITION BY w.tenant_id ORDER BY w.held + w.place, w.due_at)
             ), dealt AS (
-                SELECT t.* FROM turns t WHERE t.turn <= most_of_tenant AND t.reached <= in_flight_of_tenant
+                SELECT t.* FROM turns t WHERE t.turn <= most_of_tenant
+                  AND (t.reached <= t.of_tenant OR most_of_tenant <= t.of_tenant)
                 ORDER BY t.turn, t.due_at LIMIT rest
             ), summed AS (
                 SELECT t.tenant_id, t.endpoint_id, t.trial, count(*)::integer AS n FROM dealt t GROUP BY 1, 2, 3
@@ -154,22 +161,27 @@ FUNCTIONS = {
                 ), theirs AS MATERIALIZED (
                     SELECT o.* FROM unnest(other_tenants, others, other_posts) AS o (tenant_id, endpoint_id, n)
                 ), room AS (
-                    SELECT q.tenant_id, q.endpoint_id, least(
-                               q.n, in_flight
-                               - coalesce((SELECT sum(m.n) FROM mine m WHERE m.endpoint_id = q.endpoint_id), 0)
-                               - coalesce((SELECT sum(o.n) FROM theirs o WHERE o.endpoint_id = q.endpoint_id), 0)
-                           )::integer AS n,
-                           (
-                               in_flight_of_tenant
-                               - coalesce((SELECT sum(m.n) FROM mine m WHERE m.tenant_id = q.tenant_id), 0)
-                               - coalesce((SELECT sum(o.n) FROM theirs o WHERE o.tenant_id = q.tenant_id), 0)
-                           )::integer AS of_tenant
+                    SELECT q.tenant_id, q.endpoint_id, q.n,
+                           coalesce((SELECT sum(m.n) FROM mine m WHERE m.endpoint_id = q.endpoint_id), 0) AS held,
+                           in_flight
+                           - coalesce((SELECT sum(o.n) FROM theirs o WHERE o.endpoint_id = q.endpoint_id), 0) AS ours,
+                           coalesce((SELECT sum(m.n) FROM mine m WHERE m.tenant_id = q.tenant_id), 0) AS of_tenant,
+                           in_flight_of_tenant - coalesce(
+                               (SELECT sum(o.n) FROM theirs o WHERE o.tenant_id = q.tenant_id), 0
+                           ) AS ours_of_tenant
                     FROM unnest(lane_tenants, lanes, quotas) AS q (tenant_id, endpoint_id, n)
+                ), cut AS (
+                    SELECT r.*, CASE WHEN most <= r.ours THEN r.n ELSE least(r.n, r.ours - r.held) END AS fits
+                    FROM room r
                 ), filled AS (
-                    SELECT r.tenant_id, r.endpoint_id, least(
-                               r.n, r.of_tenant - sum(r.n) OVER (PARTITION BY r.tenant_id ORDER BY r.endpoint_id) + r.n
-                           )::integer AS n
-                    FROM room r WHERE r.n > 0
+                    SELECT c.tenant_id, c.endpoint_id, CASE
+                               WHEN most_of_tenant <= c.ours_of_tenant THEN c.fits
+                               ELSE least(
+                                   c.fits, c.ours_of_tenant - c.of_tenant + c.fits
+                                   - sum(c.fits) OVER (PARTITION BY c.tenant_id ORDER BY c.endpoint_id)
+                               )
+                           END::integer AS n
+                    FROM cut c WHERE c.fits > 0
                 )
                 SELECT array_agg(f.tenant_id), array_agg(f.endpoint_id), array_agg(f.n)
                 INTO lane_tenants, lanes, quotas FROM filled f WHERE f.n > 0;

@@ -217,6 +217,22 @@ async def test_what_others_hold_counts_against_a_tenant(own_db: Database, vault:
     assert Counter(held.tenant_id for held in mine) == {tenant_id: 1, other: 4}
 
 
+async def test_what_is_claimed_ahead_does_not_count_where_the_share_stays_within_the_cap(
+    own_db: Database, endpoint: Endpoint
+) -> None:
+    await happen(own_db, endpoint.tenant_id, 40)
+    lane = (endpoint.tenant_id, endpoint.id)
+    caps = Caps(endpoint=4, tenant=4, endpoint_everywhere=6, tenant_everywhere=6)
+
+    first = await claim(own_db, 40, caps=caps)
+    # Three of four have ended, and three more wait here for their places.
+    mine = Load({lane: -2}, {lane: 4}, [first[0].token])
+    ahead = await claim(own_db, 40, caps=caps, load=mine)
+    theirs = await claim(own_db, 40, caps=caps)
+
+    assert [len(claims) for claims in (first, ahead, theirs)] == [4, 6, 0]
+
+
 async def test_what_was_not_renewed_for_half_a_lease_does_not_count(own_db: Database, endpoint: Endpoint) -> None:
     await happen(own_db, endpoint.tenant_id, 20)
     await claim(own_db, 3, LEASE / 2)
