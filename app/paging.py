@@ -162,6 +162,9 @@ class Asked(Generic[W]):
     #: Of the list.
     name: str = field(default="", compare=False)
 
+    def __hash__(self) -> int:
+        return hash((id(self.order), self.window.size, self.window.backward))  # the rest takes longer than comparing
+
     @property
     def binding(self) -> bytes:
         """The digest of list, order and filter that its cursors carry."""

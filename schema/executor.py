@@ -92,7 +92,7 @@ class Way:
     told: bool = False
     asks: bool = False
     ahead: Ahead | None = None
-    #: From the context, the object, and what was loaded ahead, to what the resolver would return.
+    #: From the context, and the key and what was loaded of it ahead, to what the resolver would return.
     shown: Shown | None = None
     field: StrawberryField | None = None
     #: The type of the one object that it leads to, the class of those objects where the type insists on one, and
@@ -187,6 +187,9 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self._roots: list[Any] = []
         #: Arguments that depend on the variables, by the identity of their step.
         self._given: dict[int, Mapping[str, Any]] = {}
+        #: What is loaded ahead, for fields with arguments, by the identities of their steps and their objects; and the
+        #: object itself, so that its identity is not given again.
+        self._wanted: dict[tuple[int, int], tuple[Any, tuple[str, Any]]] = {}
         if self._planned is not None:
             self._plans, self._relevant_sub_fields = self._planned.plans, self._planned.collected
 
@@ -225,6 +228,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         graphql-core collects a subscription's anew at each event and remembers all that it ever collected, which in a
         feed that lives for days is without bound. An event's executor is a copy, so what is kept here is kept for all.
         """
+        self._wanted = {}  # of the last event, whose executor this was copied from
         root = self._root()
         if root is None:
             return super().execute_operation(serially)
@@ -365,6 +369,8 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
                         if (wanted := self._ahead(way.ahead, one, step)) is not None:
                             name, key = wanted
                             keys[key] = None
+                            if way.asks:
+                                self._wanted[id(step), id(one)] = (one, wanted)
                     except Exception:  # noqa: S110  said again by whoever asks for it
                         pass
                 if keys:
@@ -452,8 +458,8 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         way = step.way
         try:
             given = self._arguments(step) if way.asks else _NOTHING
-            if way.shown is not None and (found := self._ready(way, source)) is not None:
-                value = way.shown(self.context_value, source, found.result())
+            if way.shown is not None and (ready := self._ready(step, source)) is not None:
+                value = way.shown(self.context_value, ready[0], ready[1].result())
             elif way.told:
                 value = resolver(source, info=_Told(self, parent, path, step), **given)
             else:
@@ -467,12 +473,17 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
             return self._later(value, parent, path, step)
         return self._done(value, parent, path, step)
 
-    def _ready(self, way: Way, source: Any) -> asyncio.Future[Any] | None:
-        wanted = way.ahead(source) if way.ahead is not None else None
+    def _ready(self, step: _Step, source: Any) -> tuple[Any, asyncio.Future[Any]] | None:
+        """The key that was asked for ahead, and what was found."""
+        way = step.way
+        if way.asks:  # it was worked out at some cost
+            _, wanted = self._wanted.get((id(step), id(source)), (None, None))
+        else:
+            wanted = way.ahead(source) if way.ahead is not None else None
         if wanted is None:
             return None
-        found: asyncio.Future[Any] | None = getattr(self.context_value.loaders, wanted[0]).ready(wanted[1])
-        return found
+        found = getattr(self.context_value.loaders, wanted[0]).ready(wanted[1])
+        return None if found is None else (wanted[1], found)
 
     async def _later(self, value: Awaitable[Any], parent: GraphQLObjectType, path: Path, step: _Step) -> Any:
         try:

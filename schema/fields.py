@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: From an object to the loader and the key that one of its fields will ask for; None when for none. If the field has
 #: arguments: from the object and the context, and the arguments that are there.
 Ahead: TypeAlias = Callable[..., tuple[str, Any] | None]
-#: From the context, the object, and what was loaded ahead, to what the method would answer.
+#: From the context, and the key and what was loaded of it ahead, to what the method would answer.
 Shown: TypeAlias = Callable[[Any, Any, Any], Any]
 #: Their places in a field's metadata.
 AHEAD: Final = "ahead"

@@ -338,6 +338,7 @@ class Device(Node):
             "punches_of_devices",
             (one.key, _wanted(context, f"device.punches {one.id}", **given)),
         ),
+        shown=lambda context, key, found: connect(context, key[1], found, Punch.of),
     )
     async def punches(
         self,
@@ -425,7 +426,7 @@ class DeviceCommand(Node):
     @resolved(
         "Who shall do it.",
         ahead=lambda one: ("devices", one.device_key),
-        shown=lambda context, one, found: _device(context, one.device_key, found),
+        shown=_device,
     )
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
@@ -461,7 +462,7 @@ class Placement:
     @resolved(
         "The terminal.",
         ahead=lambda one: ("devices", one.device_key),
-        shown=lambda context, one, found: _device(context, one.device_key, found),
+        shown=_device,
     )
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""
@@ -523,6 +524,7 @@ class Employee(Node):
             "punches_of_pins",
             (one.pin, _wanted(context, f"employee.punches {one.id}", **given)),
         ),
+        shown=lambda context, key, found: connect(context, key[1], found, Punch.of),
     )
     async def punches(
         self,
@@ -601,7 +603,7 @@ class Punch(Node):
     @resolved(
         "The terminal.",
         ahead=lambda one: ("devices", one.device_key),
-        shown=lambda context, one, found: _device(context, one.device_key, found),
+        shown=_device,
     )
     async def device(self, info: Info) -> Device:
         """Devices are never deleted, so it is there."""

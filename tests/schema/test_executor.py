@@ -176,18 +176,27 @@ class Leaf(Named):
         return word
 
     @resolved("With arguments.", ahead=lambda one, _, times=1, **__: ("words", (one.name, times)))
+    async def seldom(self, info: strawberry.Info[Any, None], *, times: int | None = 1) -> str:
+        word: str = await info.context.loaders.words.load((self.name, times))
+        return f"{times} {word}"
+
+    @resolved(
+        "With arguments, and shown without being asked.",
+        ahead=lambda one, _, times=1, **__: ("words", (one.name, times)),
+        shown=lambda _, key, found: f"often {key[1] or 'none'} {found}",
+    )
     async def often(self, info: strawberry.Info[Any, None], *, times: int | None = 1) -> str:
         word: str = await info.context.loaders.words.load((self.name, times))
-        return f"{info.field_name} {word}"
+        return f"{info.field_name} {times or 'none'} {word}"
 
     @resolved(
         "Shown without being asked.",
         ahead=lambda one: ("words", one.ratio),
-        shown=lambda _, one, found: f"{one.name.upper()} {found}",
+        shown=lambda _, key, found: f"{key + 1} {found}",
     )
     async def shown(self, info: strawberry.Info[Any, None]) -> str:
         word: str = await info.context.loaders.words.load(self.ratio)
-        return f"{self.name.upper()} {word}"
+        return f"{self.ratio + 1} {word}"
 
     @resolved("A list.")
     def numbers(self, *, times: int | None = 2) -> list[int]:
@@ -261,7 +270,9 @@ class Odd:
             asked.append(keys)
             for _ in range(9):
                 await asyncio.sleep(0)
-            return [None if key in (2, "") else KeyError(key) if key == 3 else f"word {key}" for key in keys]
+            # 1, 1.0 and True are one key, whichever was asked for first.
+            named = [f"{key:g}" if isinstance(key, int | float) else key for key in keys]
+            return [None if name in ("2", "") else KeyError(name) if name == "3" else f"word {name}" for name in named]
 
         async def load_leaves(keys: list[Any]) -> list[Any]:
             asked.append(keys)
@@ -401,7 +412,7 @@ async def test_what_depends_on_a_variable_is_worked_out_for_each_operation() -> 
         (operation,) = (part for part in one.definitions if isinstance(part, OperationDefinitionNode))
         planned = Planned.of(one, operation)
         for n in (2, 5, 2):
-            assert (await answer(planned, n=n))["often"] == f"often word ('a', {n})"
+            assert (await answer(planned, n=n))["often"] == f"often {n} word ('a', {n})"
     planned = Planned.of(document, next(iter(document.definitions)))  # type: ignore[arg-type]
     assert "name" in await answer(planned, n=1)
     assert "name" not in await answer(planned, n=1, no=True)
