@@ -101,11 +101,12 @@ async def test_reads_of_one_operation_share_a_transaction_and_see_what_was_commi
     async with db.write(tenant.tenant_id) as session:
         session.add(Site(tenant_id=tenant.tenant_id, name="Farm", time_zone="UTC"))
     reading = db.reading(tenant.tenant_id)
-    begun, names = [], []
+    begun, seen, names = [], [], []
 
     for name in ("Barn", "Shed"):
         async with reading.read() as session:
-            names.append((await session.exec(select(Site))).one().name)
+            seen.append((await session.exec(select(Site))).one())  # held, as what was loaded is while it is answered
+            names.append(seen[-1].name)
             begun.append(await (await driver(session)).fetchval("SELECT now()"))
         async with db.write(tenant.tenant_id) as session:
             (await session.exec(select(Site))).one().name = name
