@@ -61,7 +61,7 @@ class Crowd:
         for number in range(client.punches - punches + 1, client.punches + 1):
             there = self._reached.get(number, 0) + 1
             if there == self._size:
-                del self._reached[number]
+                self._reached.pop(number, None)
                 self.on_all(number)
             else:
                 self._reached[number] = there

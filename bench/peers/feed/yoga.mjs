@@ -1,6 +1,6 @@
 // graphql-yoga with graphql-ws, put together as yoga's documentation has it. PORT in the environment; with
 // REDIS_URL, through Redis.
-import { setMaxListeners } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { createServer } from "node:http";
 
 import { createRedisEventTarget } from "@graphql-yoga/redis-event-target";
@@ -13,9 +13,11 @@ import { empty, made, typeDefs } from "./feed.mjs";
 
 setMaxListeners(0);
 const url = process.env.REDIS_URL;
-const eventTarget = url
-  ? createRedisEventTarget({ publishClient: new Redis(url), subscribeClient: new Redis(url) })
-  : undefined;
+const clients = url ? [new Redis(url), new Redis(url)] : [];
+// Who subscribes before the connection is ready hears nothing.
+await Promise.all(clients.map((client) => once(client, "ready")));
+const [publishClient, subscribeClient] = clients;
+const eventTarget = url ? createRedisEventTarget({ publishClient, subscribeClient }) : undefined;
 const pubSub = createPubSub({ eventTarget });
 async function* follow() {
   const news = pubSub.subscribe("punches");
