@@ -53,9 +53,20 @@ class Frame:
 
 
 class Subscriber:
-    """Follows from the beginning; `restless` cuts its own connection every so many seconds, more or less."""
+    """Follows from the beginning; `restless` cuts its own connection every so many seconds, more or less.
 
-    def __init__(self, servers: Sequence[Server], key: str, *, restless: float | None = None) -> None:
+    With a `turn` it connects and waits for that before it asks.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        key: str,
+        *,
+        restless: float | None = None,
+        turn: asyncio.Event | None = None,
+    ) -> None:
+        self._turn = turn
         self._servers = servers
         self._key = key
         self.first = servers[0]
@@ -106,6 +117,8 @@ class Subscriber:
             match message["type"]:
                 case "connection_ack":
                     self.connections += 1
+                    if self._turn is not None:
+                        await self._turn.wait()
                     await self._say(connection, type="subscribe", id="1", payload=payload)
                 case "ping":
                     await self._say(connection, type="pong")

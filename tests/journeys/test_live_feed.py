@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 from app.errors import ServiceUnavailable
 from tests.journeys import oracle
@@ -24,14 +23,16 @@ from tests.journeys.test_journeys import (
     kill_server,
     punch,
     restart_one_by_one,
-    stop_postgres,
 )
 
 Fault = Callable[[Rig], Awaitable[None]]
 
 
-async def follow_through(rig: Rig, fault: Fault) -> list[Subscriber]:
-    """Followers of each kind, some on each server, through a fault. All that must hold at the end holds."""
+async def follow_through(rig: Rig, fault: Fault, turn: asyncio.Event | None = None) -> list[Subscriber]:
+    """Followers of each kind, some on each server, through a fault. All that must hold at the end holds.
+
+    With a `turn` there are two more, who are connected and ask when it comes.
+    """
     customer = await rig.add_customer(TERMINALS)
     key = customer.api_key
     followers = [
@@ -40,8 +41,9 @@ async def follow_through(rig: Rig, fault: Fault) -> list[Subscriber]:
         for servers in (rig.servers, rig.servers[::-1])
         for restless in ((None, 0.7) if kind is not Puller else (None,))
     ]
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(following(*followers))
+    if turn is not None:
+        followers += [Subscriber(servers, key, turn=turn) for servers in (rig.servers, rig.servers[::-1])]
+    async with following(*followers):
         punching = asyncio.create_task(punch(rig, customer, RATE))
         await asyncio.sleep(BREAKS_AFTER)
         await fault(rig)
@@ -70,12 +72,19 @@ async def follow_through(rig: Rig, fault: Fault) -> list[Subscriber]:
 
 async def test_whoever_follows_outlasts_a_postgresql_that_stops_at_once(rig: Rig) -> None:
     await rig.staff(servers=2, workers=0)
+    turn = asyncio.Event()
 
-    followers = await follow_through(rig, stop_postgres)
+    async def stop_postgres(rig: Rig) -> None:
+        await asyncio.to_thread(rig.postgres.stop, "immediate")
+        turn.set()
+        await asyncio.sleep(1)
+        await asyncio.to_thread(rig.postgres.start)
 
-    # No connection of a subscription ended: the feed says nothing until it knows again.
+    followers = await follow_through(rig, stop_postgres, turn)
+
+    # No subscription ended, not even one that began meanwhile: the feed says nothing until it knows again.
     loyal = [one for one in followers if not isinstance(one, Puller) and one.restless is None]
-    assert [(one.connections, one.trouble, dict(one.closes)) for one in loyal] == [(1, [], {})] * 4
+    assert [(one.connections, one.trouble, dict(one.closes)) for one in loyal] == [(1, [], {})] * 6
 
 
 async def test_whoever_follows_a_killed_server_goes_on_at_another(rig: Rig) -> None:
