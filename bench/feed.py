@@ -117,8 +117,8 @@ async def fan_out(
     ):
         figure = [figure[index] * scale for figure in figures]
         rows += compare(found, f"{subscribers} subscribers, {how}: {name}", figure, measure, digits=digits)
-    for row, one, size in zip(rows, found, [figure[3] for figure in figures], strict=False):
-        row["bytes"] = size if not batches or one.name != OURS else ""
+    for row, (*_, size) in zip(rows, figures[1:], strict=False):
+        row["bytes"] = size  # of a peer's message
     return rows
 
 
