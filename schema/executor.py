@@ -61,6 +61,7 @@ from graphql import (
 )
 from graphql.execution.collect_fields import FragmentDetails, collect_fields
 from graphql.pyutils import Path
+from graphql.type.definition import GraphQLResolveInfoHelpers
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.arguments import convert_arguments
@@ -192,6 +193,15 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self._wanted: dict[tuple[int, int], tuple[Any, tuple[str, Any]]] = {}
         if self._planned is not None:
             self._plans, self._relevant_sub_fields = self._planned.plans, self._planned.collected
+
+    @property
+    def async_helpers(self) -> GraphQLResolveInfoHelpers:
+        """For resolvers. Made when wanted: kept, they and this would hold each other, and with them a whole answer."""
+        return GraphQLResolveInfoHelpers(gather=self.gather_async_work, track=self.track_async_work)
+
+    @async_helpers.setter
+    def async_helpers(self, helpers: GraphQLResolveInfoHelpers) -> None:
+        pass
 
     @classmethod
     def run(

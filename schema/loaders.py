@@ -129,11 +129,12 @@ class _Lazy(Generic[L]):
 
 def _by_key(verb: Callable[[], ByKey[K, T]]) -> _Lazy[Loader[K, T | None]]:
     def make(loaders: Loaders) -> Loader[K, T | None]:
-        rows = verb()
+        # Not `loaders` itself: it and its loaders would hold each other, and all that was loaded.
+        rows, read, tenant_id = verb(), loaders.read, loaders.tenant_id
 
         async def load(wanted: list[K]) -> list[T | None]:
-            async with loaders.read() as session:
-                found = await rows(session, loaders.tenant_id, wanted)
+            async with read() as session:
+                found = await rows(session, tenant_id, wanted)
             return [found.get(key) for key in wanted]
 
         return Loader(load)
@@ -145,16 +146,16 @@ def _pages(verb: Callable[[], Pages[K, W, T]]) -> _Lazy[Loader[Of[K, W], Page[T]
     """Lists that differ only in their parent are read by one statement."""
 
     def make(loaders: Loaders) -> Loader[Of[K, W], Page[T]]:
-        rows = verb()
+        rows, read, tenant_id = verb(), loaders.read, loaders.tenant_id
 
         async def load(wanted: list[Of[K, W]]) -> list[Page[T]]:
             parents: dict[Asked[W], list[K]] = {}
             for parent, asked in wanted:
                 parents.setdefault(asked, []).append(parent)
             found: dict[Of[K, W], Page[T]] = {}
-            async with loaders.read() as session:
+            async with read() as session:
                 for asked, theirs in parents.items():
-                    pages = await rows(session, loaders.tenant_id, theirs, asked)
+                    pages = await rows(session, tenant_id, theirs, asked)
                     found.update(zip([(parent, asked) for parent in theirs], pages, strict=True))
             return [found[of] for of in wanted]
 

@@ -56,6 +56,17 @@ GUARDS: tuple[Guard, ...] = (
         ],
     ),
     Guard(
+        "executor: it is gone with its operation",
+        EXECUTOR,
+        [
+            (
+                "helpers: GraphQLResolveInfoHelpers) -> None:\n        pass\n",
+                "helpers: Any) -> None:\n        self.kept = helpers\n",
+            )
+        ],
+        [AT_EXECUTOR + "what_an_operation_held_is_gone_with_it_and_waits_for_no_collector"],
+    ),
+    Guard(
         "loaders: nobody is cancelled with another",
         LOADERS,
         [("return found if found.done() else asyncio.shield(found)", "return found")],

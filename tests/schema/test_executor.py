@@ -7,12 +7,14 @@ import gc
 import inspect
 import random
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 import strawberry
@@ -38,7 +40,7 @@ from schema import schema
 from schema.executor import Executor, Planned
 from schema.fields import resolved
 from schema.http import MakeContext
-from schema.loaders import Loader
+from schema.loaders import Loader, Loaders
 from tests.schema.conftest import Caller
 from tests.schema.world import World
 
@@ -251,7 +253,7 @@ class Query:
 
 
 @dataclass
-class Loaders:
+class Some:
     words: Loader[Any, Any]
     leaves: Loader[Any, Any]
 
@@ -259,7 +261,7 @@ class Loaders:
 @dataclass
 class Odd:
     branches: list[Any]
-    loaders: Loaders
+    loaders: Some
     asked: list[list[Any]] = field(default_factory=list)
 
     @classmethod
@@ -279,7 +281,7 @@ class Odd:
             await asyncio.sleep(0)
             return [leaves.get(key) for key in keys]
 
-        return cls(branches, Loaders(Loader(words), Loader(load_leaves)), asked)
+        return cls(branches, Some(Loader(words), Loader(load_leaves)), asked)
 
 
 def make_leaf(chance: random.Random) -> Any:
@@ -488,3 +490,24 @@ def test_a_plan_is_not_taken_for_that_of_other_fields_at_the_same_place() -> Non
 
     for name in ("branch", "branches") * 50:  # a new one may stand where the last one stood
         assert [step.name for step in executor._plan(query, {name: found[name]})] == [name]
+
+
+async def test_what_an_operation_held_is_gone_with_it_and_waits_for_no_collector() -> None:
+    core = strawberry.Schema(Query)._schema
+    leaves = [make_leaf_of(random.Random(0)) for _ in range(3)]
+    context = Odd.of([Branch(leaf=None, strict=leaves[0], leaves=leaves)], {})
+    executor: Any = Executor.build(
+        core, parse("{ branch { leaves { word often slow } linked { slow } } }"), context_value=context
+    )
+    loaders: Any = Loaders(lambda: None, UUID(int=1))  # type: ignore[arg-type,return-value]
+    assert all((loaders.devices, loaders.punches_of_devices))
+    left = [weakref.ref(executor), weakref.ref(loaders)]
+
+    gc.disable()
+    try:
+        await executor.execute_operation()
+        del executor, loaders
+        await asyncio.sleep(0)
+        assert [one() for one in left] == [None, None]
+    finally:
+        gc.enable()
