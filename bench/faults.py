@@ -254,7 +254,7 @@ async def workers_are_killed(size: Size) -> list[Row]:
 
 
 async def servers_are_killed(size: Size) -> list[Row]:
-    lanes, kills = 4, size.times or size.of(KILLS)
+    lanes, kills = 2, size.times or size.of(KILLS)
     async with _scene(servers=2 * lanes, workers=1) as scene:
         async with scene.rig.db.across("operate") as connection:
             created = await tenants.create(connection, scene.rig.vault, "Killed")
