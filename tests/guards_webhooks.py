@@ -88,9 +88,21 @@ GUARDS: tuple[Guard, ...] = (
         ],
     ),
     Guard(
+        "claimed ahead: not for posts that hung",
+        POOL,
+        [("        if result.duration_ms <= QUICK_MS:\n", "        if True:\n")],
+        [AT_POOL + "posts_that_hung_and_end_together_are_no_reason_to_claim_ahead"],
+    ),
+    Guard(
+        "slots: what waits for its own takes none from others",
+        POOL,
+        [("            places[tenant_id] += min(n, self._caps.endpoint)\n", "            places[tenant_id] += n\n")],
+        [AT_POOL + "as_many_are_claimed_ahead_as_ended_of_late"],
+    ),
+    Guard(
         "claimed ahead: as many as ended",
         POOL,
-        [("held.total() + soon.total(), CLAIM_BATCH)", "held.total(), CLAIM_BATCH)")],
+        [("taken + soon.total(), CLAIM_BATCH)", "taken, CLAIM_BATCH)")],
         [AT_POOL + "as_many_are_claimed_ahead_as_ended_of_late"],
     ),
     Guard(
@@ -361,7 +373,7 @@ GUARDS: tuple[Guard, ...] = (
                 "            while jobs and self._may_begin(lane):\n",
             ),
             (
-                "        wanted = min(self._concurrency - held.total() + soon.total(), CLAIM_BATCH)\n",
+                "        wanted = min(self._concurrency - taken + soon.total(), CLAIM_BATCH)\n",
                 "        wanted = CLAIM_BATCH\n",
             ),
         ],

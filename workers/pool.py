@@ -57,6 +57,8 @@ SETTLE_WAIT: Final = 0.02
 BUSY_WAIT: Final = 0.02
 #: The same when the bell rings: something is due that may go before all that waits.
 NEWS_WAIT: Final = 0.005
+#: A post that took longer says nothing of how many will end until the next claim: those that hang end all at once.
+QUICK_MS: Final = 250
 #: After a claim that found nothing, because the bell rings for events that nobody is owed too.
 EMPTY_WAIT: Final = 0.02
 #: When what is due may not be taken: its endpoint has all the slots it gets, or another worker is just taking it.
@@ -267,11 +269,16 @@ class Worker:
 
         As many posts as ended since the last claim are taken to end until the next one: with quick receivers the
         next ones wait here when a slot comes free, with slow ones nothing is held that another worker could send.
-        So what is claimed at a time grows until the receivers, or this process, are the limit.
+        So what is claimed at a time grows until the receivers, or this process, are the limit. What waits for a place
+        among those of its own endpoint or tenant takes none from others.
         """
         held = self._busy + Counter({lane: len(jobs) for lane, jobs in self._waiting.items()})
         soon, self._ended = self._ended, Counter()
-        wanted = min(self._concurrency - held.total() + soon.total(), CLAIM_BATCH)
+        places: Counter[UUID] = Counter()
+        for (tenant_id, _), n in held.items():
+            places[tenant_id] += min(n, self._caps.endpoint)
+        taken = sum(min(n, self._caps.tenant) for n in places.values())
+        wanted = min(self._concurrency - taken + soon.total(), CLAIM_BATCH)
         busy = {lane: held[lane] - soon[lane] for lane in held | soon}
         self._shut = {lane: claim for lane, claim in self._shut.items() if claim in self._results}
         busy |= dict.fromkeys(self._shut, self._caps.endpoint)
@@ -324,6 +331,8 @@ class Worker:
         now = local_time() - (self._ahead or timedelta(0))
         result = await delivery.attempt(job, self._door, self._vault, self._delays, now)
         self._results[job.claim] = result
+        if result.duration_ms <= QUICK_MS:
+            self._ended[job.lane] += 1
         self._judge(job, result)
         self._all_settled.clear()
         self._has_results.set()
@@ -346,7 +355,6 @@ class Worker:
         job = self._posts.pop(task)
         self._begin_by.pop(job.claim)
         lane = job.lane
-        self._ended[lane] += 1
         # Subtracting in place forgets who has none left.
         self._busy -= Counter([lane])
         self._busy_tenants -= Counter([lane[0]])

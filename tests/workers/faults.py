@@ -112,6 +112,7 @@ ROWS = (
         (
             f"{HERE}::fifty_endpoints_that_hang_do_not_hold_up_another_tenant",
             f"{POOL}::a_tenant_whose_receivers_hang_leaves_other_tenants_their_slots",
+            f"{POOL}::posts_that_hung_and_end_together_are_no_reason_to_claim_ahead",
             f"{PROCESSES}::over_all_workers_an_endpoint_has_no_more_posts_under_way_than_it_may",
             f"{DELIVERIES}::a_tenant_with_a_backlog_does_not_keep_another_waiting",
         ),

@@ -399,7 +399,31 @@ async def test_as_many_are_claimed_ahead_as_ended_of_late(scene: Scene) -> None:
     lane = (scene.tenant_id, endpoint.id)
     assert at_first == (10, Load({}, {}, set()))
     assert then == (17, Load({lane: -7}, {}, set()))
-    assert full == (-2, Load({lane: 12}, {lane: 12}, {claims[0].token}))
+    # All that is held is for one endpoint, which has five of the ten slots: the other five are for others.
+    assert full == (5, Load({lane: 12}, {lane: 12}, {claims[0].token}))
+
+
+async def test_posts_that_hung_and_end_together_are_no_reason_to_claim_ahead(scene: Scene) -> None:
+    for n in range(8):
+        await scene.endpoint(f"/hangs/{n}", event_types=["device.online"])
+        scene.receiver.always(Answer(delay=0.6), path=f"/hangs/{n}")
+    await scene.happen(5, EventType.DEVICE_ONLINE)
+    healthy = (await make_tenant(scene.db)).tenant_id
+    await scene.endpoint("/healthy", tenant_id=healthy)
+
+    async with scene.worker(concurrency=8, webhook_tenant_share=0.5) as worker:
+        held = []
+        for _ in range(3):
+            ended = len(await scene.attempts())
+            async with asyncio.timeout(20):
+                while len(await scene.attempts()) == ended:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            held.append(sum(map(len, worker._waiting.values())))
+        await scene.happen(10, tenant_id=healthy)
+        await scene.receiver.until(lambda far: len(far.to("/healthy")) == 10)
+        await scene.until("DELIVERED")
+
+    assert held == [0, 0, 0]
 
 
 async def test_what_was_claimed_ahead_for_an_endpoint_that_begins_to_fail_is_given_back_uncounted(scene: Scene) -> None:
