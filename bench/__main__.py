@@ -34,7 +34,10 @@ RESULTS: Final = Path(__file__).parent / "results"
 
 
 def main(arguments: list[str]) -> int:
-    """Run, show, write down."""
+    """Run, show, write down; 2 for what is neither a benchmark nor `--long`, before anything runs."""
+    if odd := [name for name in arguments if name.startswith("-") and name != "--long"]:
+        print(f"There is no {', '.join(odd)}: python -m bench [NAME …] [--long].", file=sys.stderr)
+        return 2
     names = [name for name in arguments if not name.startswith("-")] or list(NAMES)
     if unknown := set(names) - set(NAMES):
         print(f"There is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}.", file=sys.stderr)

@@ -232,3 +232,16 @@ def test_nul_bytes_in_front_of_an_event_are_kept_with_it() -> None:
     batch = read_events(line + b"\r\n\0")
 
     assert [(found.raw, found.pin) for found in batch.records] == [(line, "17")]
+
+
+@given(st.binary(max_size=80), st.booleans(), st.booleans())
+@example(b"user uid=1\r\nuser pin=12", True, True)
+def test_of_any_text_whole_rows_are_read_and_the_rest_is_kept(text: bytes, head: bool, tail: bool) -> None:
+    rows, loose = loose_ends("transaction", text, head=head, tail=tail)
+
+    assert text.find(rows) >= 0
+    assert len(loose) <= head + tail
+    told = rows + b"".join(loose)
+    assert sorted(told.translate(None, b"\r\n\0")) == sorted(text.translate(None, b"\r\n\0"))
+    if tail and rows:
+        assert rows.endswith(b"\n")
