@@ -8,8 +8,8 @@ nothing is left on the connection afterwards, so a transaction-mode pooler may s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from copy import copy
 from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
@@ -105,11 +105,13 @@ class Database:
             },
         )
         event.listen(self._engine.sync_engine, "checkout", _check_out)
-        #: Those that hold a transaction, and the tasks that end one.
+        #: Those that hold a transaction, and the tasks that end one or a connection.
         self.held: set[Reading] = set()
         self.ending: set[asyncio.Task[None]] = set()
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        #: Connections of `at_once` that nobody uses at the moment.
+        self._idle: list[Connection] = []
         #: The only sites that exist for who asks through this door, in PostgreSQL's spelling; None for all.
         self._sites: str | None = None
 
@@ -117,8 +119,11 @@ class Database:
         """Nothing is dialled yet: a database that is away must not keep us from starting."""
 
     async def stop(self) -> None:
-        """Close both pools."""
+        """Close both pools, and what is beside them."""
         await asyncio.gather(*(reading.close() for reading in list(self.held)))
+        while self._idle:
+            await self._close(self._idle.pop())
+        await asyncio.gather(*self.ending, return_exceptions=True)
         await self._engine.dispose()
         if self._pool is not None:
             try:
@@ -182,23 +187,48 @@ class Database:
         """The rows of one statement that is a transaction by itself, durable when this returns.
 
         Only for a call to one of the database's functions that itself takes a role and says for whom it speaks:
-        what `across` does in four round trips. Raises ServiceUnavailable when the database is away.
+        what `across` does in four round trips. It has connections of its own, as many as there are callers at a time.
+        Raises ServiceUnavailable when the database is away.
         """
-        async with self._lent() as connection:
-            rows: list[Any] = await connection.fetch(statement, *arguments, timeout=self._timeout)
+        with _trouble_is_passing():
+            connection = await self._own()
+            try:
+                rows: list[Any] = await connection.fetch(statement, *arguments, timeout=self._timeout)
+            except asyncpg.PostgresError:  # refused, and rolled back
+                self._idle.append(connection)
+                raise
+            except BaseException:
+                # Not waited for, it also cancels what may still be running.
+                task = asyncio.get_running_loop().create_task(self._close(connection))
+                self.ending.add(task)
+                task.add_done_callback(self.ending.discard)
+                raise
+            self._idle.append(connection)
         return rows
+
+    async def _own(self) -> Connection:
+        """A connection past the pool, whose lending would cost the caller more than the statement does."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await asyncpg.connect(
+            self._url,
+            timeout=5,
+            command_timeout=self._timeout * 2,
+            statement_cache_size=self._statement_cache,
+        )
+
+    async def _close(self, connection: Connection) -> None:
+        with suppress(*UNAVAILABLE):
+            await connection.close(timeout=5)
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:
-        try:
+        with _trouble_is_passing():
             pool = await self._connect()
             async with pool.acquire(timeout=self._timeout) as connection:
                 yield connection
-        except UNAVAILABLE as exc:
-            raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
-        except RuntimeError as exc:
-            _raise_if_lost(exc)
-            raise
 
     async def _connect(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -326,6 +356,18 @@ async def driver(session: Session) -> Connection:
     """The asyncpg connection under a session, in the same transaction: for verbs that speak SQL themselves."""
     raw = await (await session.connection()).get_raw_connection()
     return raw.driver_connection
+
+
+@contextmanager
+def _trouble_is_passing() -> Iterator[None]:
+    """ServiceUnavailable for whatever says that the database is away."""
+    try:
+        yield
+    except UNAVAILABLE as exc:
+        raise ServiceUnavailable("The database cannot be reached just now. Try again.") from exc
+    except RuntimeError as exc:
+        _raise_if_lost(exc)
+        raise
 
 
 def _raise_if_lost(exc: RuntimeError) -> None:

@@ -123,4 +123,26 @@ GUARDS: tuple[Guard, ...] = (
         [("    if connection.driver_connection.is_closed():", "    if False:")],
         [AT_DATABASE + "connections_that_were_cut_while_idle_are_not_lent"],
     ),
+    Guard(
+        "database: a statement at once does not go to a connection that was cut",
+        "app/database.py",
+        [
+            (
+                "            if not connection.is_closed():\n                return connection",
+                "            return connection",
+            )
+        ],
+        [AT_DATABASE + "statements_at_once_share_a_connection_until_it_is_cut_or_leaves_them_waiting"],
+    ),
+    Guard(
+        "database: a statement that nobody waits for any more is cancelled",
+        "app/database.py",
+        [
+            (
+                "            await connection.close(timeout=5)\n\n    @asynccontextmanager\n    async def _lent",
+                "            connection.terminate()\n\n    @asynccontextmanager\n    async def _lent",
+            )
+        ],
+        [AT_DATABASE + "statements_at_once_share_a_connection_until_it_is_cut_or_leaves_them_waiting"],
+    ),
 )

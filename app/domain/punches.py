@@ -220,12 +220,12 @@ async def append(
         [punch.punched_at for punch in views],
         [punch.received_at for punch in views],
         [_PLACES[punch.direction] for punch in views],
-        [punch.state_code for punch in views],
+        _column([punch.state_code for punch in views]),
         [_PLACES[punch.verify_mode] for punch in views],
-        [punch.verify_code for punch in views],
-        [punch.work_code for punch in views],
-        [punch.temperature_celsius for punch in views],
-        [punch.mask_worn for punch in views],
+        _column([punch.verify_code for punch in views]),
+        _column([punch.work_code for punch in views]),
+        _column([punch.temperature_celsius for punch in views]),
+        _column([punch.mask_worn for punch in views]),
         [punch.buffered for punch in views],
         [",".join(punch.flags) for punch in views],
         [punch.raw for punch in views],
@@ -233,8 +233,13 @@ async def append(
         EventType.PUNCH_CREATED,
         [write_body(happening).decode() for happening in happenings],
         speak_for,
-        [punch.record_index for punch in views] if any(punch.record_index is not None for punch in views) else None,
+        _column([punch.record_index for punch in views]),
     )
+
+
+def _column(values: list[Any]) -> list[Any] | None:
+    """An array that the database is to read, value by value; none where there is nothing in it."""
+    return values if values.count(None) < len(values) else None
 
 
 class PunchNotFound(AppError):

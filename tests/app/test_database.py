@@ -180,3 +180,34 @@ async def test_connections_that_were_cut_while_idle_are_not_lent(database_url: s
         async with ours.read(tenant.tenant_id) as session:
             assert await (await driver(session)).fetchval("SELECT pg_backend_pid()") not in backends
     await ours.stop()
+
+
+async def test_statements_at_once_share_a_connection_until_it_is_cut_or_leaves_them_waiting(database_url: str) -> None:
+    ours = Database(database_url)
+
+    async def backend(statement: str = "SELECT pg_backend_pid()", *arguments: object) -> int:
+        [[pid]] = await ours.at_once(statement, *arguments)
+        return int(pid)
+
+    first = await backend()
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await ours.at_once("SELECT 1 / 0")
+    assert await backend() == first
+
+    waiting = asyncio.create_task(backend("SELECT pg_backend_pid() FROM pg_sleep(120)"))
+    await asyncio.sleep(0)
+    second = await backend()  # beside it
+    assert second != first
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert await backend() == second
+    async with asyncio.timeout(60):  # nobody waits for the statement any more, PostgreSQL neither
+        while await ours.at_once("SELECT FROM pg_stat_activity WHERE pid = $1", first):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    owner = await asyncpg.connect(database_url)
+    await owner.execute("SELECT pg_terminate_backend($1, 5000)", second)
+    await owner.close()
+    await asyncio.sleep(0.1)  # the news has to arrive
+    assert await backend() not in {first, second}
+    await ours.stop()
