@@ -37,6 +37,8 @@ ONE_BY_ONE: Final = f"subscription ($after: String) {{ punches(after: $after, ma
 REPLAYED: Final = f"subscription {{ punches(from: BEGINNING, maxBatch: 100) {_FIELDS} }}"
 #: What each punch in a message has once.
 MARK: Final = b'"pin":'
+#: Kinds of frames.
+TEXT, PING, PONG = 1, 9, 10
 #: Bytes of a message of the floor, about as many as a punch has.
 SIZE: Final = 400
 #: Terminals that can upload at once.
@@ -125,8 +127,11 @@ class Client(asyncio.Protocol):
                 length = int.from_bytes(data[at + 2 : start], "big")
             if size < start + length:
                 break
-            at = start + length
-            self._take(data[start:at])
+            opcode, at = data[at] & 15, start + length
+            if opcode == PING:
+                self._write(PONG, data[start:at])
+            else:
+                self._take(data[start:at])
         self._buffer = data[at:]
 
     def _take(self, frame: bytes) -> None:
@@ -149,12 +154,13 @@ class Client(asyncio.Protocol):
             self.first.set_result(None)
 
     def send(self, message: dict[str, Any]) -> None:
-        """A masked text frame. The mask is zeros: nobody in between needs confusing."""
-        body = orjson.dumps(message)
-        head = (
-            bytes([0x81, 0x80 | len(body)]) if len(body) < 126 else bytes([0x81, 0xFE]) + len(body).to_bytes(2, "big")
-        )
-        self._transport.write(head + bytes(4) + body)
+        """A text frame."""
+        self._write(TEXT, orjson.dumps(message))
+
+    def _write(self, opcode: int, body: bytes) -> None:
+        """A masked frame. The mask is zeros: nobody in between needs confusing."""
+        size = bytes([0x80 | len(body)]) if len(body) < 126 else b"\xfe" + len(body).to_bytes(2, "big")
+        self._transport.write(bytes([0x80 | opcode]) + size + bytes(4) + body)
 
     def pause(self) -> None:
         """Read nothing more for now."""
