@@ -36,7 +36,7 @@ from app.broadcast import Bell
 from app.database import driver
 from app.domain import devices, outbox, tenants
 from app.errors import ServiceUnavailable
-from app.simulator import serial_numbers
+from app.simulator import CutShort, Link, Unreachable, serial_numbers
 from bench.stand import free_port
 from protocol import webhook
 from tests import factories
@@ -270,15 +270,14 @@ async def servers_are_killed(size: Size) -> list[Row]:
 
         async def upload(server: int, serial: str, pin: str) -> bool:
             lines = "".join(f"{pin}\t2026-03-{day:02d} 08:00:00\t0\t1\n" for day in range(1, LINES + 1))
-            url = f"{scene.rig.servers[server].url}/d/{created.enrollment_token}/iclock/cdata"
+            line = Link(f"{scene.rig.servers[server].url}/d/{created.enrollment_token}", timeout=20)
             try:
-                async with httpx.AsyncClient(trust_env=False, timeout=20) as terminal:
-                    answer = await terminal.post(f"{url}?SN={serial}&table=ATTLOG&Stamp=1", content=lines.encode())
-            except httpx.TransportError:
+                answer = await line.post(f"/iclock/cdata?SN={serial}&table=ATTLOG&Stamp=1", lines.encode())
+            except (CutShort, Unreachable):
                 return False
-            if answer.status_code == 200:
+            if answer.status == 200:
                 acknowledged.add(pin)
-            return answer.status_code == 200
+            return answer.status == 200
 
         async def lane(place: int) -> None:
             chance = random.Random(kills * lanes + place)  # noqa: S311
