@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -324,10 +325,7 @@ async def test_without_the_database_the_answer_is_503_to_be_repeated(
     gone = Database("postgresql://nobody:x@127.0.0.1:1/nothing")
 
     def context(actor: Actor, request_id: str, idempotency_header: str | None) -> Context:
-        made = make_context(actor, request_id, idempotency_header)
-        made.db = gone
-        made.refresh()
-        return made
+        return replace(make_context(actor, request_id, idempotency_header), db=gone)
 
     no_key: Any = GraphQLHttp(KeyRing(gone, vault).authenticate, context, PUBLIC_URL)
     no_data: Any = GraphQLHttp(KeyRing(db, vault).authenticate, context, PUBLIC_URL)
@@ -346,10 +344,8 @@ async def test_what_still_could_be_answered_without_the_database_is_answered(
     caller: Caller, vault: Vault, make_context: MakeContext, db: Database
 ) -> None:
     def context(actor: Actor, request_id: str, idempotency_header: str | None) -> Context:
-        made = make_context(actor, request_id, idempotency_header)
-        made.db = Database("postgresql://nobody:x@127.0.0.1:1/nothing")
-        made.refresh()
-        return made
+        gone = Database("postgresql://nobody:x@127.0.0.1:1/nothing")
+        return replace(make_context(actor, request_id, idempotency_header), db=gone)
 
     endpoint: Any = GraphQLHttp(KeyRing(db, vault).authenticate, context, PUBLIC_URL)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url=PUBLIC_URL) as client:

@@ -156,8 +156,8 @@ def test_a_batch_is_split_so_that_the_parts_join() -> None:
 
     assert parts == [
         PunchBatch(views[:2], 4, caught_up=False, lag=9, first=2),
-        PunchBatch(views[2:4], 8, caught_up=False, lag=5, first=6),
-        PunchBatch(views[4:], 13, caught_up=True, lag=0, first=10),
+        PunchBatch(views[2:4], 8, caught_up=False, lag=5, first=6, goes_on=True),
+        PunchBatch(views[4:], 13, caught_up=True, lag=0, first=10, goes_on=True),
     ]
 
 
