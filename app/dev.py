@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import os
 import secrets
 import signal
+import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +30,7 @@ from rich.table import Table
 from app import ids, migrations
 from app.database import Database, driver
 from app.domain import devices, enrollments, roster, sites, tenants
-from app.embedded import EmbeddedPostgres, EmbeddedRedis
+from app.embedded import DataDirInUse, EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from app.errors import AppError
 from app.settings import Settings
 from app.simulator import serial_numbers
@@ -43,6 +47,8 @@ _SECRETS: Final = "secrets.json"
 _DATA_DIR: Final = "punchconnect.data_dir"
 _READY_SECONDS: Final = 60
 _STOP_SECONDS: Final = 20
+#: How long a server whose parent was killed may keep the port.
+_PORT_SECONDS: Final = 10
 _NAMES: Final = (
     "Amina Alaoui", "Brahim Berrada", "Chaimae Cherkaoui", "Driss Drissi", "Elena Esposito", "Farid Filali",
     "Grace Gathoni", "Hamza Hajji", "Ilham Idrissi", "Jonas Jensen", "Karima Kabbaj", "Lahcen Lamrani",
@@ -91,17 +97,26 @@ class Installation:
 
 
 async def run(plan: Plan, console: Console | None) -> None:
-    """Start everything, say where it is, and keep it running until SIGINT or SIGTERM."""
+    """Start everything, say where it is, and keep it running until SIGINT or SIGTERM.
+
+    Raises DataDirInUse beside another one in the same directory, EmbeddedError when the port is taken.
+    """
     plan.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     data_dir = plan.data_dir.resolve()
+    with _alone(data_dir):
+        await _find_port_free(plan)
+        await _run(plan, data_dir, console)
+
+
+async def _run(plan: Plan, data_dir: Path, console: Console | None) -> None:
     announced = data_dir / "dev.json"
+    announced.unlink(missing_ok=True)  # of one that died
     here = _installation(plan, data_dir)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, here.stop.set)
     try:
-        await _start_servers(here, data_dir)  # takes the lock: whoever holds it may remove what a dead one announced
-        announced.unlink(missing_ok=True)
+        await _start_servers(here, data_dir)
         await migrations.upgrade(here.owner_url)
         await _provide_app_role(here)
         await _provide_tenant(here, data_dir)
@@ -114,6 +129,39 @@ async def run(plan: Plan, console: Console | None) -> None:
     finally:
         announced.unlink(missing_ok=True)
         await _stop(here)
+
+
+@contextlib.contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """What is announced in a directory is of whoever holds this, wherever the servers are."""
+    with (data_dir / "dev.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataDirInUse(
+                f"{data_dir} already has a dev running. Stop that one first or choose another directory by --data-dir."
+            ) from None
+        yield
+
+
+async def _find_port_free(plan: Plan) -> None:
+    deadline = asyncio.get_running_loop().time() + _PORT_SECONDS
+    while _is_taken(plan):
+        if asyncio.get_running_loop().time() > deadline:
+            raise EmbeddedError(f"Port {plan.port} on {plan.host} is taken. Name another by --port.")
+        await asyncio.sleep(0.2)
+
+
+def _is_taken(plan: Plan) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in plan.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((plan.host, plan.port))
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            return True
+    return False
 
 
 def _installation(plan: Plan, data_dir: Path) -> Installation:

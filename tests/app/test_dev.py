@@ -1,12 +1,16 @@
-"""The demo tenant of `punchconnect dev`."""
+"""`punchconnect dev`: alone in its directory and at its port; the demo tenant."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+
+import pytest
 
 from app import dev, ids
 from app.database import Database
 from app.domain import tenants
+from app.embedded import DataDirInUse, EmbeddedError
 from tests.conftest import SECRET_KEY
 
 
@@ -39,3 +43,29 @@ async def test_a_data_directory_that_is_older_than_a_trial_still_works(fresh_dat
         assert await plan() == "SUSPENDED"  # for who tries out what that is like
     finally:
         await db.stop()
+
+
+def plan_in(data_dir: Path, port: int) -> dev.Plan:
+    return dev.Plan("127.0.0.1", port, data_dir, devices=0, workers=0)
+
+
+async def test_beside_another_in_its_directory_it_ends_and_what_that_one_announced_stays(tmp_path: Path) -> None:
+    announced = tmp_path / "dev.json"
+    announced.write_text("{}")
+
+    with dev._alone(tmp_path), pytest.raises(DataDirInUse, match="already has a dev running"):
+        await dev.run(plan_in(tmp_path, 0), None)
+
+    assert announced.read_text() == "{}"
+
+
+async def test_at_a_port_that_is_taken_it_ends_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "_PORT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(EmbeddedError, match=f"Port {port} on 127.0.0.1 is taken"):
+            await dev.run(plan_in(tmp_path, port), None)
+
+    assert [found.name for found in tmp_path.iterdir()] == ["dev.lock"]
