@@ -411,6 +411,19 @@ GUARDS = (
             AT_POOL + "a_forbidden_address_is_an_attempt_without_a_request",
         ],
     ),
+    # ── dev ──────────────────────────────────────────────────────────────────────────────────────────
+    Guard(
+        "dev: one at a time in a directory",
+        "app/dev.py",
+        [("            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "            pass\n")],
+        ["tests/app/test_dev.py::test_beside_another_in_its_directory_it_ends_and_what_that_one_announced_stays"],
+    ),
+    Guard(
+        "dev: nothing is started at a port that is taken",
+        "app/dev.py",
+        [("        await _find_port_free(plan)\n", "")],
+        ["tests/app/test_dev.py::test_at_a_port_that_is_taken_it_ends_before_anything_is_started"],
+    ),
 )
 
 
