@@ -192,8 +192,12 @@ async def test_answers_of_two_devices_to_commands_with_one_number_are_two(
     await unit.sends(server, 1)
     await unit.sends(server, 2)
     await other.sends(server, 3)
+    before = await unit.users()
+    await unit.sends(server, 3)
 
-    assert await unit.users() == []
+    assert before == []
+    assert await unit.users() == EVERYBODY
+    assert [row["state"] for row in await unit.packets()].count("WAITING") == 1
 
 
 async def test_an_answer_that_stays_in_parts_is_read_row_by_row_and_its_command_expires_with_a_reason(
