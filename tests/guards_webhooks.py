@@ -471,7 +471,7 @@ GUARDS: tuple[Guard, ...] = (
         "replay: one worker at a time deals it out",
         REPLAYS,
         [(" FOR NO KEY UPDATE OF r SKIP LOCKED\n", "\n")],
-        [AT_REPLAYS + "two_replays_of_one_period_each_send_it_once"],
+        [AT_REPLAYS + "a_replay_that_another_worker_holds_is_left_to_it"],
     ),
     Guard(
         "replay: a rate that is kept",

@@ -120,6 +120,17 @@ async def test_two_replays_of_one_period_each_send_it_once(own_db: Database, end
     assert sorted(position for position, _, _ in await sent(own_db, endpoint)) == sorted([*range(1, 11)] * 2)
 
 
+async def test_a_replay_that_another_worker_holds_is_left_to_it(own_db: Database, endpoint: Endpoint) -> None:
+    replay = await start(own_db, endpoint)
+    tenant_id = replay.tenant_id
+    async with own_db.across("work", [tenant_id]) as holding, own_db.across("work", [tenant_id]) as another:
+        await holding.execute("UPDATE webhook_replays SET paced_at = now() - interval '1 hour'")
+        dealt = await replays.step(another, tenant_id, replay.id, 1000)
+
+    assert (dealt, await sent(own_db, endpoint)) == (0, [])
+    assert await step(own_db, replay) == 10
+
+
 async def test_only_what_was_not_delivered_is_sent_again(own_db: Database, endpoint: Endpoint) -> None:
     await happen(own_db, endpoint.tenant_id, 4)
     await deliver(own_db, endpoint.tenant_id)
