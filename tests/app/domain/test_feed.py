@@ -162,12 +162,24 @@ async def test_a_lower_position_never_commits_late(here: Process, make_tenant: M
     assert [first[0].position, (await second)[0].position] == [1, 2]
 
 
-async def test_the_bus_alone_carries_what_is_next_in_line(here: Process, vault: Vault, make_tenant: MakeTenant) -> None:
+async def test_the_bus_alone_carries_what_is_next_in_line(
+    database_url: str,
+    redis_server: EmbeddedRedis,
+    vault: Vault,
+    make_tenant: MakeTenant,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeds, "LOOK_EVERY", 1000)  # a look between a commit and its ring would read the log, rightly
+    monkeypatch.setattr(feeds, "SIGHT", 1000)
     tenant_id = (await make_tenant()).tenant_id
-    async with aclosing(here.feed.follow(tenant_id, 0)) as batches:
+    async with (
+        process(database_url, redis_server.url, vault) as here,
+        aclosing(here.feed.follow(tenant_id, 0)) as batches,
+    ):
         await until(batches, 0)
         ring(here.bell, vault, await commit(here.db, tenant_id))
         await until(batches, 1)
+        await eventually(lambda: here.feed.counts.looks > 0)  # the one that a new subscription asks for
         readings = here.feed.counts.readings
 
         for position in range(2, 12):
