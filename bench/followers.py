@@ -43,6 +43,8 @@ TEXT, PING, PONG = 1, 9, 10
 SIZE: Final = 400
 #: Terminals that can upload at once.
 TERMINALS: Final = 16
+#: Each upload is of another second, whichever row it is for: a punch that came before reaches nobody.
+_SECONDS: Final = itertools.count(1)
 
 FOLDER: Final = Path(__file__).parent / "peers" / "feed"
 OURS, FLOOR, STOCK = "ours", "bare socket server", "stock Strawberry"
@@ -241,10 +243,8 @@ async def contenders(rig: Stand, names: Sequence[str], *, redis: bool = False) -
             served = await stack.enter_async_context(serving(rig, "app.main:create_app"))
             terminals = _links(stack, f"{served.url}/d/{tenant.token}")
 
-            seconds = itertools.count(1)
-
             async def upload(pin: str, count: int, terminal: int) -> object:
-                second = next(seconds)
+                second = next(_SECONDS)
                 when = f"2026-11-{1 + second // 86_400 % 20:02} {_clock(second)}"
                 names = [pin] if count == 1 else [f"{pin}{number:03}" for number in range(count)]
                 lines = "".join(f"{name}\t{when}\t0\t15\t0\t0\t0\n" for name in names)
