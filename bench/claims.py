@@ -4,10 +4,13 @@ deliveries that ended long ago, and beside some that other workers hold. Long is
 What is claimed is settled before the next claim, and such rounds are timed too: before anything has ended, with all
 that ended, and after the table has been at work for a while, each round with as many new deliveries. By then there are
 dead rows, and autovacuum has run or has not. At the end deliveries are removed as the retention has it.
+
+`python -m bench.claims --long --work 1800` lets the table be at work for half an hour, at PACE: whether dead rows grow.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -30,6 +33,8 @@ CAPS: Final = Caps(12, 25, 50, 500)
 #: What other workers hold meanwhile.
 HELD: Final = 200
 ROUNDS: Final = 150
+#: Deliveries that come, and end, in a second of the table's work.
+PACE: Final = 1_000
 _DEAD: Final = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'webhook_deliveries'"
 _FILL: Final = """
 INSERT INTO webhook_deliveries
@@ -41,12 +46,12 @@ FROM generate_series(1, $3::integer) AS n, unnest($1::uuid[], $2::uuid[]) AS l (
 """
 
 
-def run(short: bool) -> list[dict[str, Any]]:
-    """Rows of {name, figure, unit}."""
-    return uvloop.run(measure(short=short))
+def run(short: bool, work: float | None = None) -> list[dict[str, Any]]:
+    """Rows of {name, figure, unit}. `work` are the seconds that the table is at work."""
+    return uvloop.run(measure(short=short, work=work))
 
 
-async def measure(*, short: bool) -> list[dict[str, Any]]:
+async def measure(*, short: bool, work: float | None = None) -> list[dict[str, Any]]:
     """Claims of 50, with the shares of a worker of 50 slots; each is settled before the next."""
     due, finished, seconds = (20_000, 100_000, 5.0) if short else (100_000, 1_000_000, 60.0)
     async with stand() as rig:
@@ -57,7 +62,7 @@ async def measure(*, short: bool) -> list[dict[str, Any]]:
         empty = [await _round(rig) for _ in range(ROUNDS)]
         await _fill(rig, lanes, finished, DeliveryStatus.DELIVERED)
         full = [await _round(rig) for _ in range(ROUNDS)]
-        worked, dead = await _work(rig, lanes, seconds)
+        worked, dead = await _work(rig, lanes, work or seconds)
         old = [await _round(rig) for _ in range(ROUNDS)]
         ended, removing = await _forget(rig)
     size = f"{due:,} due, {finished:,} finished"
@@ -82,7 +87,11 @@ async def measure(*, short: bool) -> list[dict[str, Any]]:
     ]
     rows += [
         {"name": f"dead rows while it worked: {name}", "figure": figure, "unit": "rows"}
-        for name, figure in (("most", max(dead)), ("at the end", dead[-1]))
+        for name, figure in (
+            ("most in the first half", max(dead[: len(dead) // 2 or 1])),
+            ("most in the second half", max(dead[len(dead) // 2 :])),
+            ("at the end", dead[-1]),
+        )
     ]
     rows.append({"name": "removed by the retention", "figure": round(ended / removing), "unit": "deliveries/s"})
     return rows
@@ -108,15 +117,19 @@ async def _fill(rig: Stand, lanes: list[tuple[UUID, UUID]], rows: int, status: D
 
 
 async def _work(rig: Stand, lanes: list[tuple[UUID, UUID]], seconds: float) -> tuple[int, list[int]]:
-    """So long, as many deliveries come as end; how many, and how many dead rows there were, every second."""
+    """So long, as many deliveries come as end, at most PACE; how many, and how many rows were dead, every second."""
     worked, dead = 0, [0]
     begun = time.monotonic()
     some = [lanes[n::2] for n in (0, 1)]
     while (spent := time.monotonic() - begun) < seconds:
+        if worked > spent * PACE:
+            await asyncio.sleep(worked / PACE - spent)
         await _fill(rig, some[worked // 50 % 2], 50, DeliveryStatus.PENDING)
         await _round(rig)
         worked += 50
         if spent >= len(dead):
+            if not len(dead) % 60:
+                print(f"{len(dead)} s: {worked:,} deliveries, {dead[-1]:,} dead rows", file=sys.stderr, flush=True)
             async with rig.db.across("lookup") as connection:
                 dead.append(await connection.fetchval(_DEAD))
     return worked, dead
@@ -143,5 +156,7 @@ async def _round(rig: Stand) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    for row in run(short="--long" not in sys.argv[1:]):
+    arguments = sys.argv[1:]
+    work = float(arguments[arguments.index("--work") + 1]) if "--work" in arguments else None
+    for row in run("--long" not in arguments, work):
         print(f"{row['name']:60} {row['figure']:>8} {row['unit']}")
