@@ -54,6 +54,9 @@ class Context:
     allowance: Allowance | None = None
     #: For who waits on purpose: done, with the reason, once the key is no good any more. None where nobody watches.
     watching: Callable[[Actor], AbstractContextManager[asyncio.Future[str]]] | None = None
+    #: Set when the server stops: who waits on purpose then answers with what there is. None where a connection that is
+    #: cut says so.
+    stopping: asyncio.Event | None = None
     #: When the operation is given up; None where it may take its time.
     deadline: asyncio.Timeout | None = None
     #: Set for a subscription that goes on by itself where it once was: begin after this position, whatever was asked.

@@ -41,7 +41,7 @@ from schema.guards import QueryTooComplex
 from schema.operations import Budget
 from schema.pipe import WIRE
 from schema.sharing import Asked
-from schema.streams import COMPLETE, EVENT_STREAM, EventStreams, write_next
+from schema.streams import COMPLETE, ENDING, EVENT_STREAM, EventStreams, write_next
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -190,6 +190,7 @@ class GraphQLHttp:
             raise MethodNotAllowed("GraphQL is spoken by POST, or by GET for queries.")
         actor = await self._authenticate(headers.get("authorization"))
         context = self._make_context(actor, request_id, headers.get("idempotency-key"))
+        context.stopping = scope.get(ENDING)
         try:
             asked = read_query_string(scope) if scope["method"] == "GET" else await _read_body(headers, receive)
             if accepts_events(headers.get("accept")):

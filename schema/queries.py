@@ -308,7 +308,8 @@ class Query:
         if not wait_ms:
             batch = await reader.collect(position)
         else:
-            batch = await context.while_alive(reader.collect(position, wait=wait_ms / 1000))
+            waiting = reader.collect(position, wait=wait_ms / 1000, stopping=context.stopping)
+            batch = await context.while_alive(waiting)
             await keys.check(context.db, context.actor)
         return PunchBatch.of(context, batch, cursor)
 

@@ -10,6 +10,7 @@ AT_WATCHING = "tests/schema/test_watching.py::test_"
 PLACES, AT_PLACES, AT_HELD = "app/places.py", "tests/app/test_places.py::test_", "tests/schema/test_held.py::test_"
 AT_STREAMS = "tests/schema/test_streams.py::test_"
 AT_TROUBLE, AT_LIVE = "tests/schema/test_trouble.py::test_", "tests/journeys/test_live_feed.py::test_"
+AT_QUERIES, AT_PULLS = "tests/schema/test_queries.py::test_", "tests/app/domain/test_punch_feed.py::test_"
 FEED, BROADCAST = "app/domain/feed.py", "app/broadcast.py"
 
 GUARDS: tuple[Guard, ...] = (
@@ -240,5 +241,17 @@ GUARDS: tuple[Guard, ...] = (
             )
         ],
         [AT_LIVE + "whoever_follows_is_sent_elsewhere_by_a_server_that_restarts"],
+    ),
+    Guard(
+        "trouble: a long poll does not hold up a restart",
+        "schema/http.py",
+        [("        context.stopping = scope.get(ENDING)\n", "")],
+        [AT_QUERIES + "a_pull_is_answered_when_the_server_stops"],
+    ),
+    Guard(
+        "trouble: who pulls waits no longer once the server stops",
+        "app/domain/punch_feed.py",
+        [("            limit.reschedule(asyncio", "            limit.when() or limit.reschedule(asyncio")],
+        [AT_PULLS + "a_pull_waits_no_longer_once_the_server_stops"],
     ),
 )

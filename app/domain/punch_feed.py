@@ -7,8 +7,8 @@ device stands are looked up then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
@@ -177,9 +177,10 @@ class PunchFeed:
                         due, told = clock() + CHECKPOINT, part.caught_up
                         yield part
 
-    async def collect(self, after: int, wait: float = 0) -> PunchBatch:
+    async def collect(self, after: int, wait: float = 0, *, stopping: asyncio.Event | None = None) -> PunchBatch:
         """The next batch after a position; when it would be empty, what comes within `wait` seconds.
 
+        Once `stopping` is set there is no more waiting: what there is, is answered, as when the time is over.
         Raises ServiceUnavailable without the database, CursorExpired when what follows is not kept any more.
         """
         deadline = asyncio.get_running_loop().time() + wait
@@ -193,7 +194,11 @@ class PunchFeed:
         if not chosen and wait > 0:
             follow = self._feed.follow(self._tenant_id, batch.position)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline), aclosing(follow) as batches:
+                async with (
+                    asyncio.timeout_at(deadline) as limit,
+                    _over_once(stopping, limit),
+                    aclosing(follow) as batches,
+                ):
                     async for fresh in batches:
                         picked = await self._choose(fresh)
                         # Both or neither: the deadline must not pass over what was not yet looked through.
@@ -204,6 +209,26 @@ class PunchFeed:
 
     async def _choose(self, batch: Batch) -> list[Chosen]:
         return await self._sieve.choose(self._db, self._tenant_id, batch)
+
+
+@asynccontextmanager
+async def _over_once(stopping: asyncio.Event | None, limit: asyncio.Timeout) -> AsyncIterator[None]:
+    """Have `limit` run out once `stopping` is set."""
+    if stopping is None:
+        yield
+        return
+
+    def end(_: asyncio.Future[Any]) -> None:
+        if not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    told = asyncio.ensure_future(stopping.wait())
+    told.add_done_callback(end)
+    try:
+        yield
+    finally:
+        told.remove_done_callback(end)
+        told.cancel()
 
 
 def _set(values: Iterable[T] | None) -> frozenset[T] | None:

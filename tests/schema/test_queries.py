@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from app import ids
 from app.database import Database
 from app.domain.employees import Employee
 from app.domain.events import timestamp
+from app.settings import Settings
+from app.vault import Vault
+from schema import queries
 from schema.types import legible
 from tests.factories import make_device
 from tests.schema.conftest import PUBLIC_URL, Caller, MakeCaller
+from tests.schema.feeds import start
 from tests.schema.world import World, add_punches, make_view
 
 PUNCH = """
@@ -528,6 +534,30 @@ async def test_a_pull_waits_for_news(caller: Caller, world: World, db: Database)
     await add_punches(db, caller.tenant_id, world.device, [view])
 
     assert (await waiting)["punchFeed"]["punches"] == [{"id": ids.show("pun", view.id)}]
+
+
+async def test_a_pull_is_answered_when_the_server_stops(  # noqa: PLR0917  fixtures come by name
+    settings: Settings, database_url: str, vault: Vault, caller: Caller, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "LONGEST_WAIT_MS", 120_000)
+    query = "query ($after: String) { punchFeed(after: $after, waitMs: 120000) { punches { id } cursor caughtUp } }"
+    cursor = (await caller.ask("{ punchFeed { cursor } }"))["punchFeed"]["cursor"]
+
+    async with AsyncExitStack() as stack:
+        here = await start(stack, settings, database_url, vault)
+        url = here.url.replace("ws://", "http://").removesuffix("/graphql")
+        http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=120)
+        async with http, asyncio.timeout(60):
+            there = Caller(caller.tenant_id, caller.api_key, http)
+            waiting = asyncio.create_task(there.post(query, {"after": cursor}))
+            while not here.parts.feed.watched:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(stack.aclose())
+            answer = await waiting
+            await stopping
+
+    assert answer.status_code == 200
+    assert answer.json()["data"] == {"punchFeed": {"punches": [], "cursor": cursor, "caughtUp": True}}
 
 
 @pytest.mark.parametrize(

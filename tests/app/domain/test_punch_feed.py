@@ -254,6 +254,23 @@ async def test_a_pull_without_news_answers_in_time_and_moves_on(here: Here) -> N
     assert here.feed.watched == 0
 
 
+@pytest.mark.parametrize("when", ["before it asks", "while it waits"])
+async def test_a_pull_waits_no_longer_once_the_server_stops(here: Here, when: str) -> None:
+    await here.happen(2)
+    stopping = asyncio.Event()
+    if when == "before it asks":
+        stopping.set()
+
+    pulled = asyncio.create_task(here.reader().collect(0, wait=3600, stopping=stopping))
+    async with asyncio.timeout(60):
+        while not (here.feed.watched or pulled.done()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        stopping.set()
+
+        assert await pulled == PunchBatch([], 2, caught_up=True, lag=0)
+    assert here.feed.watched == 0
+
+
 async def test_times_are_those_of_the_punch(here: Here) -> None:
     await here.punch(here.view(5))
 
