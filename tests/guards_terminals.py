@@ -66,6 +66,26 @@ GUARDS: tuple[Guard, ...] = (
         [AT_WIRE + "a_head_over_the_bound_is_refused", AT_WIRE + "a_head_a_byte_over_the_bound_is_refused"],
     ),
     Guard(
+        "edge: a terminal is turned away in plain text",
+        WIRE,
+        [('not self.url or b"/iclock" in self.url', "not self.url")],
+        [
+            AT_WIRE + "what_is_no_http_is_refused_in_the_shape_of_errors_but_for_terminals",
+            AT_WIRE + "a_head_over_the_bound_is_refused_in_the_shape_of_errors_but_for_terminals",
+        ],
+    ),
+    Guard(
+        "edge: who is turned away is heard out",
+        WIRE,
+        [
+            (
+                "        self._wait_for_quiet()\n\n    def _wait_for_quiet(self) -> None:\n        self._stop()",
+                "        self.transport.close()\n\n    def _wait_for_quiet(self) -> None:\n        self._stop()",
+            )
+        ],
+        [AT_WIRE + "who_is_turned_away_may_write_on_for_a_moment"],
+    ),
+    Guard(
         "edge: an answer takes its time",
         WIRE,
         [

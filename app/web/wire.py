@@ -1,7 +1,8 @@
 """uvicorn's HTTP with a deadline for requests, and its WebSocket with better manners at the end.
 
 `Http` bounds what uvicorn leaves open: how long a request may take to arrive, and how large its head may be. A client
-that drips bytes, or falls silent in the middle, is cut off; nothing of a request that was cut off is acted on. When the
+that drips bytes, or falls silent in the middle, is cut off; nothing of a request that was cut off is acted on. Whoever
+is turned away before there is a request is heard out for a moment, or the reset would overtake the answer. When the
 server stops it also says so to answers that would never end by themselves.
 
 `Body` and `Wire` lend the application their transport, for what many get at once: pieces of an answer that goes on, and
@@ -26,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
-from app.errors import BadRequest
+from app.errors import AppError, BadRequest
 from app.web.middleware import shown
 
 #: The extensions under which the application finds `cut`, and the connection itself.
@@ -40,6 +41,12 @@ LINGER: Final = 60.0
 #: Seconds for which we throw away what a mistaken client still sends: until it was quiet for a while, and at most.
 QUIET: Final = 0.25
 DEAF: Final = 5.0
+
+
+class HeadersTooLarge(AppError):
+    """A request's line and headers go on and on."""
+
+    code, status = "headers_too_large", 431
 
 
 class Body:
@@ -122,6 +129,9 @@ class Http(HttpToolsProtocol):
     _since = 0.0
     _received = 0
     _head_ended = False
+    _deaf_until = 0.0
+    #: As far as it came; nothing before the first line begins.
+    url = b""
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Whoever connects is expected to say something."""
@@ -136,31 +146,54 @@ class Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """As before, and counted."""
+        if self._deaf_until:
+            self._wait_for_quiet()
+            return
         if self._timer is None:
             self._expect()
         # What comes at once may hold more than a head: that has to end within the bound.
         room = len(data) if self._head_ended else max(self.HEAD - self._received, 0)
         self._received += len(data)
         super().data_received(data[:room])
-        if len(data) <= room or self.transport.is_closing() or self.transport.get_protocol() is not self:
+        over = self._deaf_until or self.transport.is_closing() or self.transport.get_protocol() is not self
+        if over or len(data) <= room:
             return
         if self._head_ended:
             super().data_received(data[room:])
             return
-        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-        self.transport.close()
+        self._turn_away(HeadersTooLarge(f"The request's line and headers are over {self.HEAD} bytes."))
 
     def send_400_response(self, msg: str) -> None:
-        """As before to a terminal, which reads plain text; to others what every error looks like. It is no HTTP, so
-        whose it is shows only where it came as far as a path."""
+        """In words of ours."""
+        del msg
+        self._turn_away(BadRequest("This is no request that can be read."))
+
+    def _turn_away(self, error: AppError) -> None:
+        """Refuse what never became a request, and hear no more of it.
+
+        A terminal reads plain text; to others it is what every error looks like. Whose it is shows only where it came
+        as far as a path.
+        """
         public_url = self.app_state.get("public_url")
         if public_url is None or not self.url or b"/iclock" in self.url:
-            super().send_400_response(msg)
+            body = error.message.encode()
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        else:
+            headers, body = shown(error, public_url)
+        told = [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(b"".join((STATUS_LINE[error.status], *told, b"connection: close\r\n\r\n", body)))
+        self._stop()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # or the answer to an earlier request would follow
             return
-        headers, body = shown(BadRequest("This is no request that can be read."), public_url)
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
+        # A client that is still writing would lose the answer to the reset that follows a close.
+        self._deaf_until = self.loop.time() + DEAF
+        self._wait_for_quiet()
+
+    def _wait_for_quiet(self) -> None:
+        self._stop()
+        patience = min(QUIET, max(0.0, self._deaf_until - self.loop.time()))
+        self._timer = self.loop.call_later(patience, self.transport.close)
 
     def on_headers_complete(self) -> None:
         """As before; the application, which runs later, may write to the connection."""

@@ -244,6 +244,7 @@ PROVOCATIONS: dict[str, Provocation] = {
     "employee_not_found": _asks('{ employee(pin: "99999999") { id } }'),
     "graphql_syntax_error": _asks("{ sites"),
     "graphql_validation_failed": _asks("{ nothing }"),
+    "headers_too_large": lambda stage: stage.send("GET", "/graphql", headers={"X-Long": "x" * 2**16}),
     "host_not_allowed": lambda stage: stage.send("GET", "/docs/", headers={"Host": "evil.example"}),
     "idempotency_in_progress": _in_progress,
     "idempotency_key_ambiguous": _asks(

@@ -12,6 +12,7 @@ import pytest
 
 from app.database import Database
 from app.domain.devices import Device
+from app.web import wire
 from app.web.wire import Http
 from tests.app.web.customers import NINE, Customer, attlog, body, lines
 from tests.database import dicts, held, until_blocked
@@ -110,8 +111,7 @@ async def test_a_head_over_the_bound_is_refused(server: Server) -> None:
         b"\r\n",
     )
 
-    # A client that is still writing may lose the answer to the reset that follows.
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize("over", [0, 1])
@@ -146,16 +146,64 @@ async def test_what_is_no_http_is_refused_in_the_shape_of_errors_but_for_termina
     of_a_terminal = await said_to(server, b"GET " + ping + broken)
     of_nobody = await said_to(server, b"SSH-2.0-OpenSSH_9.2\r\n")
 
-    head, _, text = of_a_page.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert b"content-type: application/json" in head
-    error = orjson.loads(text)["error"]
-    assert (error["code"], error["status"]) == ("bad_request", 400)
-    assert error["doc_url"].endswith("/docs/errors/bad_request")
-    assert error["request_id"].encode() in head
+    check_error(of_a_page, 400, "bad_request")
     for answer in (of_a_terminal, of_nobody):
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert b"content-type: text/plain" in answer
+        check_text(answer, 400, b"This is no request that can be read.")
+
+
+async def test_a_head_over_the_bound_is_refused_in_the_shape_of_errors_but_for_terminals(
+    server: Server, customer: Customer, device: Device
+) -> None:
+    ping, long = customer.url(f"ping?SN={device.serial_number}"), {"X-Long": "x" * Http.HEAD}
+
+    of_a_page = await said_to(server, request("GET", "/healthz", headers=long))
+    of_graphql = await said_to(server, request("POST", "/graphql", b"{}", headers=long))
+    of_a_long_path = await said_to(server, request("GET", "/docs/" + "x" * Http.HEAD))
+    of_a_terminal = await said_to(server, request("GET", ping, headers=long))
+    of_nobody = await said_to(server, b"\r\n" * Http.HEAD)
+
+    for answer in (of_a_page, of_graphql, of_a_long_path):
+        check_error(answer, 431, "headers_too_large")
+    for answer in (of_a_terminal, of_nobody):
+        check_text(answer, 431, b"The request's line and headers are over 65536 bytes.")
+
+
+async def test_who_is_turned_away_may_write_on_for_a_moment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "QUIET", wire.DEAF)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            writer.write(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * Http.HEAD)
+            answer = await read_reply(reader)
+            for _ in range(3):
+                writer.write(b"x" * 1000)
+                await writer.drain()
+                await asyncio.sleep(0.1)
+            cut = reader.at_eof() or writer.is_closing() or reader.exception()
+        finally:
+            await hang_up(writer)
+
+    assert (answer.status, cut) == (431, None)
+
+
+def check_error(answer: bytes, status: int, code: str) -> None:
+    """Whether it is this refusal, as every error looks."""
+    head, _, text = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"content-type: application/json" in head
+    assert b"content-length: %d" % len(text) in head
+    error = orjson.loads(text)["error"]
+    assert (error["code"], error["status"]) == (code, status)
+    assert error["doc_url"].endswith(f"/docs/errors/{code}")
+    assert error["request_id"].encode() in head
+
+
+def check_text(answer: bytes, status: int, text: bytes) -> None:
+    """Whether it is this refusal, as a terminal can read it."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"content-type: text/plain" in head
+    assert body == text
 
 
 async def test_time_between_two_requests_is_not_counted(server: Server, customer: Customer, device: Device) -> None:
