@@ -97,13 +97,19 @@ GUARDS: tuple[Guard, ...] = (
         "slots: what waits for its own takes none from others",
         POOL,
         [("            places[tenant_id] += min(n, self._caps.endpoint)\n", "            places[tenant_id] += n\n")],
-        [AT_POOL + "as_many_are_claimed_ahead_as_ended_of_late"],
+        [AT_POOL + "half_as_many_again_are_claimed_ahead_as_ended_of_late"],
     ),
     Guard(
         "claimed ahead: as many as ended",
         POOL,
         [("taken + soon.total(), CLAIM_BATCH)", "taken, CLAIM_BATCH)")],
-        [AT_POOL + "as_many_are_claimed_ahead_as_ended_of_late"],
+        [AT_POOL + "half_as_many_again_are_claimed_ahead_as_ended_of_late"],
+    ),
+    Guard(
+        "claimed ahead: and as many as end meanwhile",
+        POOL,
+        [("{lane: n + n // 2 for lane", "{lane: n for lane")],
+        [AT_POOL + "half_as_many_again_are_claimed_ahead_as_ended_of_late"],
     ),
     Guard(
         "claim: skip what another worker is taking",

@@ -267,13 +267,13 @@ class Worker:
     def _room(self) -> tuple[int, Load]:
         """How many to claim, and what there is to do already.
 
-        As many posts as ended since the last claim are taken to end until the next one: with quick receivers the
-        next ones wait here when a slot comes free, with slow ones nothing is held that another worker could send.
-        So what is claimed at a time grows until the receivers, or this process, are the limit. What waits for a place
-        among those of its own endpoint or tenant takes none from others.
+        As many posts as ended since the last claim are taken to end until the next one, and half as many again while
+        it is made: with quick receivers the next ones wait here when a slot comes free, with slow ones nothing is held
+        that another worker could send. So what is claimed at a time grows until the receivers, or this process, are
+        the limit. What waits for a place among those of its own endpoint or tenant takes none from others.
         """
         held = self._busy + Counter({lane: len(jobs) for lane, jobs in self._waiting.items()})
-        soon, self._ended = self._ended, Counter()
+        soon, self._ended = Counter({lane: n + n // 2 for lane, n in self._ended.items()}), Counter()
         places: Counter[UUID] = Counter()
         for (tenant_id, _), n in held.items():
             places[tenant_id] += min(n, self._caps.endpoint)
