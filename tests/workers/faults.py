@@ -188,7 +188,7 @@ ROWS = (
         17,
         "one quick receiver, and a backlog",
         "a thousand a second and more; from commit to receiver in milliseconds",
-        ("bench/delivery.py", f"{POOL}::as_many_are_claimed_ahead_as_ended_of_late"),
+        ("bench/delivery.py", f"{POOL}::half_as_many_again_are_claimed_ahead_as_ended_of_late"),
     ),
     Row(
         18,
