@@ -22,6 +22,7 @@ from app.domain import (
     devices,
     employees,
     placements,
+    profiles,
     punch_feed,
     punches,
     reconciliations,
@@ -36,6 +37,7 @@ from app.domain.reconciliations import Completeness
 from app.domain.tables import now
 from app.paging import Asked
 from protocol.adms.codes import Direction, VerifyMode
+from protocol.adms.records import decode
 from schema.connections import After, Before, Connection, CountedConnection, First, Last, ask, connect, connect_counted
 from schema.context import Context, Info
 from schema.fields import resolved
@@ -122,7 +124,13 @@ class RejectedRecord(Node):
     received_at: datetime = strawberry.field(description="When it arrived.")
     table: str | None = strawberry.field(description="The terminal's name for the kind of record.")
     reason: str = strawberry.field(description="Why it could not be understood.")
-    raw: str = strawberry.field(description="The record as the terminal sent it.")
+    device_key: strawberry.Private[UUID]
+    line: strawberry.Private[bytes]
+
+    @resolved("The record as the terminal sent it.")
+    async def raw(self, info: Info) -> str:
+        """As text."""
+        return await _read(info.context, self.line, self.device_key)
 
     @classmethod
     def of(cls, row: records.RejectedRecord) -> RejectedRecord:
@@ -132,7 +140,8 @@ class RejectedRecord(Node):
             received_at=row.received_at,
             table=row.table_name,
             reason=row.reason,
-            raw=legible(row.raw),
+            device_key=row.device_id,
+            line=row.raw,
         )
 
 
@@ -623,7 +632,7 @@ class Punch(Node):
     async def raw(self, info: Info) -> str:
         """Feeds carry no raw lines, so theirs are fetched when asked for."""
         line = self.line if self.line is not None else await info.context.loaders.raw_punches.load(self.key)
-        return legible(line or b"")
+        return await _read(info.context, line or b"", self.device_key)
 
     @classmethod
     def of(cls, view: punches.PunchView) -> Punch:
@@ -711,14 +720,14 @@ def online_since(context: Context) -> datetime:
     return now() - _delay(context) - devices.PATIENCE
 
 
-def legible(raw: bytes) -> str:
-    """A terminal's bytes as text. Latin-1 takes what neither of the encodings that terminals use can explain."""
-    for encoding in ("utf-8", "gb18030"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return raw.decode("latin-1")
+async def _read(context: Context, line: bytes, device_key: UUID) -> str:
+    """A terminal's line as text. Its code page is asked for only where the line is no UTF-8, which is rare."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        device = await context.loaders.devices.load(device_key)
+        page = profiles.code_page(device.language, device.charset) if device is not None else None
+        return decode(line, page)[0]
 
 
 def _delay(context: Context) -> timedelta:

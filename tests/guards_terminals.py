@@ -37,6 +37,12 @@ GUARDS: tuple[Guard, ...] = (
         [AT_UNITS + "a_stranger_is_let_register_nowhere_and_sends_nothing"],
     ),
     Guard(
+        "text: a record is shown in its terminal's code page",
+        "schema/types.py",
+        [("return decode(line, page)[0]", "return decode(line)[0]")],
+        ["tests/schema/test_queries.py::test_a_record_is_shown_in_the_code_page_of_its_terminal"],
+    ),
+    Guard(
         "edge: a request has to arrive",
         WIRE,
         [("        self._timer = self.loop.call_later(self.PATIENCE, self._overdue)\n", "")],

@@ -72,8 +72,8 @@ class Watched:
 
     @property
     def code_page(self) -> str | None:
-        """What its text is in where it is not UTF-8, by its language or else by what it has shown."""
-        return codes.CODE_PAGES.get(self.language or "") or (self.charset if self.charset != "utf-8" else None)
+        """What its text is in where it is not UTF-8, if that is known."""
+        return code_page(self.language, self.charset)
 
     @property
     def takes(self) -> str:
@@ -88,6 +88,11 @@ class Watched:
         self.generation, self.generation_at = later.generation, later.generation_at
         if numbers:
             self.mark, self.mark_at, self.punches = later.mark, later.mark_at, later.punches
+
+
+def code_page(language: str | None, charset: str | None) -> str | None:
+    """What a terminal's text is in where it is not UTF-8, by its language or else by what it has shown."""
+    return codes.CODE_PAGES.get(language or "") or (charset if charset != "utf-8" else None)
 
 
 # ── its clock ────────────────────────────────────────────────────────────────────────────────────────

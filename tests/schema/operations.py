@@ -117,6 +117,7 @@ BELOW: dict[str, str | None] = {
     "Punch.device": None,
     "Punch.employee": None,
     "Punch.raw": None,
+    "RejectedRecord.raw": None,
     "Tenant.deviceCount": None,
     "Tenant.enrollment": "devices:write",
     "Tenant.pricePerDevice": None,

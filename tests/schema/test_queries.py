@@ -16,12 +16,12 @@ from app.domain.employees import Employee
 from app.domain.events import timestamp
 from app.settings import Settings
 from app.vault import Vault
+from protocol.adms.records import decode
 from schema import queries
-from schema.types import legible
 from tests.factories import make_device
 from tests.schema.conftest import PUBLIC_URL, Caller, MakeCaller
 from tests.schema.feeds import start
-from tests.schema.world import World, add_punches, make_view
+from tests.schema.world import World, add_punches, make_view, reject
 
 PUNCH = """
     id pin punchedAt localTime timeZone receivedAt direction stateCode verifyMode verifyCode workCode
@@ -170,7 +170,7 @@ async def test_what_could_not_be_read_is_shown_with_its_reason(caller: Caller, w
                         "id": ids.show("rej", world.rejected.id),
                         "table": "ATTLOG",
                         "reason": "no time",
-                        "raw": legible(world.rejected.raw),
+                        "raw": decode(world.rejected.raw)[0],
                     }
                 ]
             },
@@ -179,15 +179,36 @@ async def test_what_could_not_be_read_is_shown_with_its_reason(caller: Caller, w
 
 
 @pytest.mark.parametrize(
-    ("raw", "text"),
+    ("language", "charset", "raw", "text"),
     [
-        ("früh".encode(), "früh"),
-        ("张伟".encode("gb18030"), "张伟"),
-        (b"\xff\xfe?", "ÿþ?"),
+        (None, None, "früh".encode(), "früh"),
+        (None, None, "张伟".encode("gb18030"), "张伟"),
+        (None, None, b"\xff\xfe?", "ÿþ?"),
+        ("66", None, "محمد علي".encode("windows-1256"), "محمد علي"),
+        ("66", "utf-8", "محمد علي".encode(), "محمد علي"),
+        (None, "windows-1251", "Анна".encode("windows-1251"), "Анна"),
     ],
 )
-def test_any_bytes_can_be_read_as_some_text(raw: bytes, text: str) -> None:
-    assert legible(raw) == text
+async def test_a_record_is_shown_in_the_code_page_of_its_terminal(  # noqa: PLR0917  a case has four
+    caller: Caller, db: Database, language: str | None, charset: str | None, raw: bytes, text: str
+) -> None:
+    device = await make_device(db, caller.tenant_id, language=language, charset=charset)
+    other = await make_device(db, caller.tenant_id, language="116")
+    rejected = [await reject(db, caller.tenant_id, one.id, raw) for one in (device, other)]
+    await add_punches(db, caller.tenant_id, device, [make_view(device.id, raw=raw)])
+
+    data = await caller.ask(
+        "query ($device: ID!, $id: ID!) { device(id: $device) { rejectedRecords { nodes { raw } } } "
+        "node(id: $id) { ... on RejectedRecord { raw } } punches { nodes { raw } } "
+        "punchFeed(from: BEGINNING) { punches { raw } } }",
+        device=ids.show("dev", device.id),
+        id=ids.show("rej", rejected[0].id),
+    )
+
+    shown = {"raw": text}
+    assert data["device"]["rejectedRecords"]["nodes"] == [shown]
+    assert data["node"] == shown
+    assert data["punches"]["nodes"] == data["punchFeed"]["punches"] == [shown]
 
 
 async def test_an_employee_is_found_by_id_and_by_pin(caller: Caller, world: World) -> None:

@@ -95,12 +95,24 @@ async def make_world(db: Database, vault: Vault, tenant_id: UUID) -> World:
         make_view(device.id, 2, pin="7", buffered=True, verify_mode=VerifyMode.CARD),
     ]
     await add_punches(db, tenant_id, device, views)
+    rejected = await reject(db, tenant_id, device.id, "0042\tgestern, früh".encode("latin-1"))
+    async with db.write(tenant_id) as session:
+        command = await commands.send(session, tenant_id, device.id, "refreshInfo", {})
+        replay = await replays.start(
+            session, tenant_id, endpoint.id, NINE_O_CLOCK, None, event_types=None, only_undelivered=False
+        )
+    delivery = await _first_delivery(db, tenant_id)
+    return World(tenant_id, site, device, employee, views, rejected, endpoint, delivery, command, replay)
+
+
+async def reject(db: Database, tenant_id: UUID, device_id: UUID, raw: bytes) -> RejectedRecord:
+    """A line that could not be read."""
     rejected = RejectedRecord(
         tenant_id=tenant_id,
-        device_id=device.id,
+        device_id=device_id,
         table_name="ATTLOG",
         reason="no time",
-        raw="0042\tgestern, früh".encode("latin-1"),
+        raw=raw,
         digest=ids.new().bytes,
     )
     async with db.across("ingest", [tenant_id]) as connection:
@@ -109,19 +121,13 @@ async def make_world(db: Database, vault: Vault, tenant_id: UUID) -> World:
             "VALUES ($1, $2, $3, $4, $5, $6, $7, now())",
             tenant_id,
             rejected.id,
-            device.id,
+            device_id,
             rejected.table_name,
             rejected.reason,
             rejected.raw,
             rejected.digest,
         )
-    async with db.write(tenant_id) as session:
-        command = await commands.send(session, tenant_id, device.id, "refreshInfo", {})
-        replay = await replays.start(
-            session, tenant_id, endpoint.id, NINE_O_CLOCK, None, event_types=None, only_undelivered=False
-        )
-    delivery = await _first_delivery(db, tenant_id)
-    return World(tenant_id, site, device, employee, views, rejected, endpoint, delivery, command, replay)
+    return rejected
 
 
 async def _first_delivery(db: Database, tenant_id: UUID) -> Delivery:
