@@ -22,7 +22,7 @@ from starlette.routing import Route
 from app import telemetry
 from app.broadcast import Bell
 from app.database import Database
-from app.domain import command_feed, outbox
+from app.domain import command_feed
 from app.domain.events import Cursors
 from app.domain.feed import Feed
 from app.domain.keys import KeyRing
@@ -55,10 +55,9 @@ class Application:
         self.bell = Bell(settings.redis_url.get_secret_value() if settings.redis_url else None)
         self.feed = Feed(self.db, self.bell, self.cursors, self.vault.bus_key)
         self.keys = KeyRing(self.db, self.vault)
-        ring = partial(outbox.ring, self.bell, self.vault.bus_key)
-        self.intake = Intake(self.db, ring, bound=settings.ingest_queue, batch=settings.ingest_batch)
+        self.intake = Intake(self.db, self.feed.ring, bound=settings.ingest_queue, batch=settings.ingest_batch)
         moved = partial(command_feed.ring, self.bell)
-        self.iclock = Iclock(settings, self.db, self.vault, intake=self.intake, ring=ring, moved=moved)
+        self.iclock = Iclock(settings, self.db, self.vault, intake=self.intake, ring=self.feed.ring, moved=moved)
         self.graphql = GraphQLApi(
             Parts(settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys)
         )

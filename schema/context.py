@@ -16,7 +16,6 @@ import strawberry
 from app import paging
 from app.broadcast import Bell
 from app.database import Database, Reading
-from app.domain import outbox
 from app.domain.events import Cursors, Logged
 from app.domain.feed import Feed
 from app.domain.keys import Actor, Unauthenticated
@@ -107,7 +106,7 @@ class Context:
 
     def ring(self, batch: Sequence[Logged]) -> None:
         """Tell feeds and workers what was just committed. Call it after the transaction's end, never inside."""
-        outbox.ring(self.bell, self.vault.bus_key, batch)
+        self.feed.ring(batch)
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -183,6 +183,18 @@ GUARDS = (
         ],
     ),
     Guard(
+        "feed: what this process commits needs no bus",
+        "app/domain/feed.py",
+        [("                watch.tail.told(logged)\n", "                pass\n")],
+        [AT_FEED + "what_this_process_commits_needs_no_bus_and_no_reading"],
+    ),
+    Guard(
+        "feed: what this process commits behind others is no doubt",
+        "app/domain/tails.py",
+        [("if self.position is not None and events[0].position == self.position + 1:", "if True:")],
+        [AT_TAILS + "what_this_process_committed_behind_others_waits_for_the_bus_without_a_doubt"],
+    ),
+    Guard(
         "only what is next in line is used unread",
         "app/domain/tails.py",
         [("if any(event.position != known + place for place, event in enumerate(fresh, start=1)):", "if False:")],

@@ -243,15 +243,19 @@ class Message:
     events: tuple[Logged, ...]
 
 
-def read_message(key: bytes, tenant_id: UUID, message: bytes) -> Message | None:
-    """The message, or None when it is not one of ours for this tenant: nothing from the bus is trusted unproved."""
+def read_message(key: bytes, tenant_id: UUID, message: bytes, *, known: int = 0) -> Message | None:
+    """The message, or None when it is not one of ours for this tenant: nothing from the bus is trusted unproved.
+
+    Of one that ends at `known` or before, the events are left out.
+    """
     text, sign, mac = message.rpartition(b',"mac":"')
     if not sign or not hmac.compare_digest(mac, _message_mac(key, text + b"}").encode() + b'"}'):
         return None
     head = orjson.loads(text + b"}")
     if head["tenant"] != ids.show("ten", tenant_id):
         return None
-    events = tuple(_from_bus(tenant_id, item) for item in head.get("events", ()))
+    news = head["last"] > known
+    events = tuple(_from_bus(tenant_id, item) for item in head.get("events", ())) if news else ()
     return Message(tenant_id, head["first"], head["last"], events)
 
 

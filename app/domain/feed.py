@@ -21,7 +21,7 @@ import structlog
 
 from app.broadcast import Bell, BellStopped
 from app.database import Database
-from app.domain import events
+from app.domain import events, outbox
 from app.domain.events import CursorExpired, Cursors, Logged, Message
 from app.domain.tails import Tail
 from app.errors import ServiceUnavailable
@@ -188,6 +188,16 @@ class Feed:
         sighted = asyncio.get_running_loop().time() - self._seen_at < SIGHT
         return Batch(known, position, position == head and sighted, head)
 
+    def ring(self, batch: Sequence[Logged]) -> None:
+        """Tell feeds and workers what this process has just committed. After the transaction's end, never inside.
+
+        Readers here need not wait for the bus to say it.
+        """
+        for tenant_id, logged in events.by_tenant(batch).items():
+            if watch := self._watches.get(tenant_id):
+                watch.tail.told(logged)
+        outbox.ring(self._bell, self._bus_key, batch)
+
     @contextmanager
     def _watching(self, tenant_id: UUID) -> Iterator[Tail]:
         """The tenant's tail; the first reader makes it, the last one drops it."""
@@ -215,18 +225,18 @@ class Feed:
                 while True:
                     heard = await listener.heard()
                     for text in heard.messages:
-                        tail.hear(self._believe(tail.tenant_id, text))
+                        tail.hear(self._believe(tail, text))
                     if heard.missed:
                         # Usually everybody missed it: one look at all heads tells whose tail must read.
                         self._look_now.set()
 
-    def _believe(self, tenant_id: UUID, text: bytes) -> Message | None:
+    def _believe(self, tail: Tail, text: bytes) -> Message | None:
         """The message, if it is ours and we understand it."""
         self.counts.heard += 1
         try:
-            message = events.read_message(self._bus_key, tenant_id, text)
+            message = events.read_message(self._bus_key, tail.tenant_id, text, known=tail.position or 0)
         except Exception:  # signed by us, so another version's: the log has it in words of ours
-            log.exception("feed.message_not_understood", tenant_id=str(tenant_id))
+            log.exception("feed.message_not_understood", tenant_id=str(tail.tenant_id))
             message = None
         self.counts.unbelieved += message is None
         return message

@@ -58,6 +58,12 @@ class Tail:
         else:
             self.doubt.set()
 
+    def told(self, events: Sequence[Logged]) -> None:
+        """Take what this process has just committed, if it is next in line; the bus brings all of it in its turn."""
+        self.head = max(self.head, events[-1].position)
+        if self.position is not None and events[0].position == self.position + 1:
+            self._extend(events)
+
     def learn(self, after: int, events: Sequence[Logged], head: int) -> None:
         """Take what a reading of the log found: `events` follow `after`, and it ended at `head` or later."""
         end = events[-1].position if events else after

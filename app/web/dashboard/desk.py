@@ -147,7 +147,7 @@ class Visit:
 
     def ring(self, batch: Sequence[Logged]) -> None:
         """Tell feeds and workers what was committed. After the transaction's end, never inside."""
-        outbox.ring(self.parts.bell, self.parts.vault.bus_key, batch)
+        self.parts.feed.ring(batch)
 
     def ring_workers(self) -> None:
         """Deliveries became due without an event."""

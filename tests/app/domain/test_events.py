@@ -75,6 +75,14 @@ def test_a_long_batch_names_its_positions_only() -> None:
     assert events.read_message(KEY, OURS, text) == events.Message(OURS, 4, 5, ())
 
 
+def test_of_a_message_that_says_nothing_new_the_events_are_left_out() -> None:
+    batch = [logged(4), logged(5)]
+    text = events.write_message(KEY, batch)
+
+    assert events.read_message(KEY, OURS, text, known=5) == events.Message(OURS, 4, 5, ())
+    assert events.read_message(KEY, OURS, text, known=4) == events.Message(OURS, 4, 5, tuple(batch))
+
+
 def test_a_message_that_is_not_ours_or_was_changed_is_nobodys() -> None:
     text = events.write_message(KEY, [logged(4)])
 

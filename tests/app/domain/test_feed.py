@@ -127,9 +127,9 @@ async def test_every_reader_gets_every_event_once_while_eight_writers_commit(
             await stack.enter_async_context(process(database_url, redis_server.url, vault)) for _ in range(3)
         ]
 
-        async def write(batches: list[int]) -> None:
+        async def write(batches: list[int], by: Process) -> None:
             for n in batches:
-                ring(edge.bell, vault, await commit(edge.db, tenant_id, n))
+                by.feed.ring(await commit(by.db, tenant_id, n))
 
         async def arrive_late(feed: Feed) -> list[Logged]:
             await asyncio.sleep(random.random())
@@ -140,7 +140,8 @@ async def test_every_reader_gets_every_event_once_while_eight_writers_commit(
             for each in (one, two)
             for reader in (read(each.feed, tenant_id, 0, total), arrive_late(each.feed), arrive_late(each.feed))
         ]
-        await asyncio.gather(*(write(batches) for batches in sizes))
+        # Some commit where there are readers, who hear of that at once and of the rest by the bus.
+        await asyncio.gather(*(write(batches, by) for batches, by in zip(sizes, [one, edge] * 4, strict=True)))
         got = await asyncio.gather(*readers)
         told = one.feed.counts.heard
 
@@ -186,6 +187,25 @@ async def test_the_bus_alone_carries_what_is_next_in_line(
             ring(here.bell, vault, await commit(here.db, tenant_id))
             batch = await until(batches, position)
             assert batch.caught_up
+
+        assert here.feed.counts.readings == readings
+
+
+async def test_what_this_process_commits_needs_no_bus_and_no_reading(
+    database_url: str, vault: Vault, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "LOOK_EVERY_UNHEARD", 1000)
+    tenant_id, silent = (await make_tenant()).tenant_id, "redis://127.0.0.1:1/0"
+    async with (
+        process(database_url, silent, vault) as here,
+        aclosing(here.feed.follow(tenant_id, 0)) as batches,
+    ):
+        await until(batches, 0)
+        readings = here.feed.counts.readings
+
+        for position in range(1, 6):
+            here.feed.ring(await commit(here.db, tenant_id))
+            await until(batches, position)
 
         assert here.feed.counts.readings == readings
 

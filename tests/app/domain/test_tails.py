@@ -44,6 +44,30 @@ def test_what_is_next_in_line_is_used_as_it_is(tail: Tail) -> None:
     assert not tail.doubt.is_set()
 
 
+def test_what_this_process_committed_is_used_before_the_bus_says_it(tail: Tail) -> None:
+    news = tail.news
+
+    tail.told(logged(6, 7))
+    tail.hear(message(6, 7))
+
+    assert positions(tail.since(5)) == [6, 7]
+    assert news.is_set()
+    assert not tail.doubt.is_set()
+
+
+def test_what_this_process_committed_behind_others_waits_for_the_bus_without_a_doubt(tail: Tail) -> None:
+    tail.told(logged(7))
+
+    assert positions(tail.since(5)) == []
+    assert not tail.doubt.is_set()
+
+    tail.hear(message(6))
+    tail.hear(message(7))
+
+    assert positions(tail.since(5)) == [6, 7]
+    assert not tail.doubt.is_set()
+
+
 @pytest.mark.parametrize(
     "heard",
     [
