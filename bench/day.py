@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import httpx
 import orjson
@@ -40,6 +40,7 @@ from app.database import driver
 from app.domain.employees import snapshot
 from app.domain.endpoints import Endpoint, seal_secret
 from app.simulator import Terminal, serial_numbers
+from bench.receiver import Receiver
 from bench.stand import BenchTenant, Stand, free_port, server, stand
 from protocol import webhook
 
@@ -260,29 +261,17 @@ async def _point_at(rig: Stand, tenant: BenchTenant, url: str) -> None:
         )
 
 
-class _Far(asyncio.Protocol):
-    """The receiver: answers at once, and writes down which punch came when."""
+class _Far(Receiver):
+    """Answers at once, and writes down which punch came when."""
 
     came: Final[list[tuple[str, float]]] = []
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.waiting = b""
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
+    def took(self, head: bytes, request: bytes) -> None:
         at = time.monotonic()
-        self.waiting += data
-        while (end := self.waiting.find(b"\r\n\r\n")) >= 0:
-            head = self.waiting[:end].lower()
-            length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-            if len(self.waiting) < end + 4 + length:
-                return
-            body = orjson.loads(self.waiting[end + 4 : end + 4 + length])
-            self.waiting = self.waiting[end + 4 + length :]
-            it = body["data"]
-            name = f"{it['device']['serial_number']} {it['pin']} {it['local_time']} {it['state_code']}"
-            self.came.append((name, at))
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        it = orjson.loads(request[len(head) + 4 :])["data"]
+        name = f"{it['device']['serial_number']} {it['pin']} {it['local_time']} {it['state_code']}"
+        self.came.append((name, at))
+        self.answer(b"ok")
 
 
 async def _receive(port: int) -> None:

@@ -22,16 +22,15 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import orjson
 import psutil
 import uvloop
 
@@ -43,7 +42,8 @@ from app.domain.endpoints import Endpoint, seal_secret
 from app.domain.events import Cursors, EventType, Happening, Logged
 from app.domain.tables import now
 from bench.peers import venv
-from bench.stand import Stand, execute, free_port, stand
+from bench.receiver import ask, receiving
+from bench.stand import Stand, execute, stand
 from protocol import webhook
 from workers.outbound import Outbound
 
@@ -64,7 +64,8 @@ def run(short: bool) -> list[dict[str, Any]]:
 async def measure(*, short: bool) -> list[dict[str, Any]]:
     """Short takes about 20 seconds."""
     deliveries, rounds, seconds = (1_500, 2, 2) if short else (10_000, 3, 20)
-    async with stand() as rig, _receiver() as far:
+    async with stand() as rig, AsyncExitStack() as stack:
+        far = f"{stack.enter_context(receiving('timing', THINKS))}/hook"
         bench = await _Bench.prepare(rig, far)
         try:
             floors, peers, drains = [], [], []
@@ -165,10 +166,10 @@ class _Bench:
             await self.happen(500)
         database = psutil.Process(self.rig.postgres.pid)
         async with self.worker() as worker:
-            while (before := await _ask(self.far, "/count")) < deliveries // 10:  # noqa: ASYNC110
+            while (before := await ask(self.far, "/count")) < deliveries // 10:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             spent = -_cpu(worker), -_cpu(database)
-            while (after := await _ask(self.far, "/count")) < deliveries:  # noqa: ASYNC110
+            while (after := await ask(self.far, "/count")) < deliveries:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             spent = spent[0] + _cpu(worker), spent[1] + _cpu(database)
             arrivals = await _arrivals(self.far, deliveries)
@@ -237,7 +238,7 @@ async def _arrivals(far: str, wanted: int, patience: float = 120) -> dict[str, f
     """When each event came, once `wanted` requests did. Forgets them. RuntimeError when one came twice or none did."""
     deadline = time.monotonic() + patience
     while True:
-        found = await _ask(far, f"/take/{wanted}")
+        found = await ask(far, f"/take/{wanted}")
         if found is not None:
             break
         if time.monotonic() > deadline:
@@ -246,16 +247,6 @@ async def _arrivals(far: str, wanted: int, patience: float = 120) -> dict[str, f
     if len(dict(found)) != len(found):
         raise RuntimeError(f"{len(found) - len(dict(found))} deliveries came twice.")
     return dict(found)
-
-
-async def _ask(far: str, path: str) -> Any:
-    host, port = far.removeprefix("http://").split("/")[0].split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"POST {path} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
-    head = await reader.readuntil(b"\r\n\r\n")
-    body = await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
-    writer.close()
-    return orjson.loads(body)
 
 
 async def _floor(far: str, posts: int) -> float:
@@ -294,74 +285,8 @@ async def _post_all(far: str, posts: int) -> None:
         await asyncio.gather(*(slot(door) for _ in range(IN_FLIGHT)))
 
 
-class _Far(asyncio.Protocol):
-    """Answers each request after a millisecond; `/take/n` gives out and forgets what came, once that is n or more."""
-
-    came: Final[list[tuple[str, float]]] = []
-
-    def __init__(self) -> None:
-        self.waiting = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.waiting += data
-        while (end := self.waiting.find(b"\r\n\r\n")) >= 0:
-            head = self.waiting[:end].lower()
-            length = int(_header(head, b"content-length"))
-            if len(self.waiting) < end + 4 + length:
-                return
-            self.waiting = self.waiting[end + 4 + length :]
-            if head.startswith(b"post /count"):
-                self.answer(b"%d" % len(self.came))
-            elif head.startswith(b"post /take/"):
-                self.answer(self.take(int(head[11:].split(b" ")[0])))
-            else:
-                self.came.append((_header(head, b"webhook-id").decode(), time.monotonic()))
-                asyncio.get_running_loop().call_later(THINKS, self.answer, b"ok")
-
-    def take(self, wanted: int) -> bytes:
-        if len(self.came) < wanted:
-            return b"null"
-        taken = orjson.dumps(self.came)
-        self.came.clear()
-        return taken
-
-    def answer(self, body: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-
-
-def _header(head: bytes, name: bytes) -> bytes:
-    return head.split(b"\r\n" + name + b":", 1)[1].split(b"\r\n", 1)[0].strip()
-
-
-async def _receive(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(_Far, "127.0.0.1", port)
-    print("ready", flush=True)
-    await server.serve_forever()
-
-
-@asynccontextmanager
-async def _receiver() -> AsyncIterator[str]:
-    """The far end; its URL."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.delivery", "receive", str(port), stdout=subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        await process.stdout.readline()
-        yield f"http://127.0.0.1:{port}/hook"
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["receive", port]:
-            uvloop.run(_receive(int(port)))
         case ["post", far, posts]:
             uvloop.run(_post_all(far, int(posts)))
         case arguments:

@@ -20,16 +20,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
-import httpx
-import orjson
 import redis
 import uvloop
 
@@ -38,8 +35,7 @@ from app.database import driver
 from app.domain import devices, outbox, tenants
 from app.errors import ServiceUnavailable
 from app.simulator import CutShort, Link, Unreachable, serial_numbers
-from bench.stand import free_port
-from protocol import webhook
+from bench.receiver import ask, receiving
 from tests import factories
 from tests.journeys.rig import START, Process, Rig, until
 
@@ -163,7 +159,7 @@ class Scene:
             for row in await self.rows("SELECT id, created_at FROM webhook_deliveries")
             if row[1].timestamp() >= since
         }
-        came: list[tuple[str, int, float, bool]] = await _ask(self.far, "/take")
+        came: list[tuple[str, int, float, bool]] = await ask(self.far, "/take")
         copies = Counter(delivery for delivery, *_ in came)
         lost, unknown = owed.keys() - copies.keys(), copies.keys() - owed.keys()
         bad = sum(not signed for *_, signed in came)
@@ -208,7 +204,9 @@ async def _scene(
     *, servers: int = 0, workers: int = 0, thinks: float = 0.002, log_level: str = "WARNING"
 ) -> AsyncIterator[Scene]:
     with tempfile.TemporaryDirectory(prefix="punchconnect-faults-") as directory:
-        async with Rig(Path(directory)) as rig, _witness(thinks) as far:
+        async with AsyncExitStack() as stack:
+            rig = await stack.enter_async_context(Rig(Path(directory)))
+            far = stack.enter_context(receiving("witness", thinks))
             await rig.staff(servers=servers, workers=workers, log_level=log_level, **SETTINGS)
             if workers:
                 await _warm_up(Scene(rig, far))
@@ -419,86 +417,8 @@ ROWS: Final[dict[int, Callable[[Size], Awaitable[list[Row]]]]] = {
 }
 
 
-# The receiver.
-
-
-class _Witness(asyncio.Protocol):
-    """Answers each request after `thinks`, but for those to /hang; `/take` gives out and forgets what came."""
-
-    came: Final[list[tuple[str, int, float, bool]]] = []
-    thinks = 0.0
-
-    def __init__(self) -> None:
-        self.waiting = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.waiting += data
-        while (end := self.waiting.find(b"\r\n\r\n")) >= 0:
-            line, *fields = self.waiting[:end].decode("latin-1").split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-            whole = end + 4 + int(headers["content-length"])
-            if len(self.waiting) < whole:
-                return
-            body, self.waiting = self.waiting[end + 4 : whole], self.waiting[whole:]
-            self.take(line.split(" ")[1], headers, body)
-
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        if path == "/take":
-            self.answer(orjson.dumps(self.came))
-            self.came.clear()
-            return
-        if path == "/hang":
-            return
-        try:
-            webhook.verify(factories.SECRET, headers, body, datetime.now(UTC))
-            webhook.verify_legacy(factories.SECRET, headers, body)
-            signed = True
-        except webhook.VerificationFailed:
-            signed = False
-        attempt = int(headers["x-punchconnect-attempt"])
-        self.came.append((headers["x-punchconnect-delivery"], attempt, time.time(), signed))
-        asyncio.get_running_loop().call_later(self.thinks, self.answer, b"ok")
-
-    def answer(self, body: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-
-
-async def _receive(port: int, thinks: float) -> None:
-    _Witness.thinks = thinks
-    server = await asyncio.get_running_loop().create_server(_Witness, "127.0.0.1", port)
-    print("ready", flush=True)
-    await server.serve_forever()
-
-
-@asynccontextmanager
-async def _witness(thinks: float) -> AsyncIterator[str]:
-    """The far end; the beginning of its URLs."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.faults", "receive", str(port), str(thinks), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        await process.stdout.readline()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def _ask(far: str, path: str) -> Any:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        return orjson.loads((await client.post(f"{far}{path}")).content)
-
-
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["receive", port, thinks]:
-            uvloop.run(_receive(int(port), float(thinks)))
-        case arguments:
-            times = int(arguments[arguments.index("--times") + 1]) if "--times" in arguments else None
-            numbers = [int(word) for word in arguments if word.isdigit() and word != str(times)] or list(ROWS)
-            uvloop.run(measure(numbers, short="--long" not in arguments, times=times))
+    arguments = sys.argv[1:]
+    times = int(arguments[arguments.index("--times") + 1]) if "--times" in arguments else None
+    numbers = [int(word) for word in arguments if word.isdigit() and word != str(times)] or list(ROWS)
+    uvloop.run(measure(numbers, short="--long" not in arguments, times=times))

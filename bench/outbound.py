@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, cast
@@ -26,13 +24,13 @@ import uvloop
 from httpx_aiohttp import AiohttpTransport
 
 from app.domain.addresses import AddressGuard
+from bench.receiver import receiving
 from protocol import webhook
 from workers.outbound import Outbound
 
 SECRET = webhook.secret_from(bytes(range(32)))
 BODY = b'{"id":"evt_01jn8q0000e000000000000001","type":"punch.created","data":{"pad":"' + b"x" * 320 + b'"}}'
 DELIVERY = UUID("01953c6e-0000-7000-8000-000000000001")
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 DEADLINE = 10.0
 ROUNDS = 5
 
@@ -191,7 +189,8 @@ async def measure(url: str, in_flight: int, share: float) -> dict[str, Turn]:
 def run(short: bool) -> dict[str, Any]:
     """The headline as {name, figure, unit, floor, ratio}, the floor being plain aiohttp; `others` by client."""
     rows: dict[str, dict[str, Any]] = {}
-    with sink() as url:
+    with receiving("bare") as far:
+        url = f"{far}/hook"
         for in_flight in (32,) if short else (32, 50):
             medians = uvloop.run(measure(url, in_flight, 0.2 if short else 1.0))
             floor = medians["aiohttp"].per_second
@@ -207,56 +206,9 @@ def run(short: bool) -> dict[str, Any]:
     return {"name": "outbound", **rows["outbound, 32 in flight"], "others": rows}
 
 
-class _Sink(asyncio.Protocol):
-    """Answers each request with the same bytes, as soon as the whole of it is there."""
-
-    def __init__(self) -> None:
-        self.waiting = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.waiting += data
-        while (end := self.waiting.find(b"\r\n\r\n")) >= 0:
-            head = self.waiting[:end].lower()
-            length = int(head[head.index(b"content-length:") + 15 :].split(b"\r\n", 1)[0])
-            if len(self.waiting) < end + 4 + length:
-                return
-            self.waiting = self.waiting[end + 4 + length :]
-            self.transport.write(ANSWER)
-
-
-async def serve_sink() -> None:
-    """Serve on a free port, say which, and stay."""
-    loop = asyncio.get_running_loop()
-    for port in range(20_000, 32_768):  # below the range that outgoing connections take theirs from
-        try:
-            server = await loop.create_server(_Sink, "127.0.0.1", port)
-        except OSError:
-            continue
-        print(f"http://127.0.0.1:{port}/hook", flush=True)
-        await server.serve_forever()
-
-
-@contextmanager
-def sink() -> Iterator[str]:
-    """The far end, in a process of its own."""
-    command = [sys.executable, "-m", "bench.outbound", "sink"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-
-
 if __name__ == "__main__":
-    if sys.argv[1:] == ["sink"]:
-        uvloop.run(serve_sink())
-    else:
-        for title, row in run(short=False)["others"].items():
-            print(
-                f"{title:48} {row['figure']:>7,} {row['unit']}   ratio {row['ratio']:<6}"
-                f" {row['cpu_us']:>6,} µs CPU   p99 {row['p99_ms']:>7} ms"
-            )
+    for title, row in run(short=False)["others"].items():
+        print(
+            f"{title:48} {row['figure']:>7,} {row['unit']}   ratio {row['ratio']:<6}"
+            f" {row['cpu_us']:>6,} µs CPU   p99 {row['p99_ms']:>7} ms"
+        )
