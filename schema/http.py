@@ -145,11 +145,14 @@ class GraphQLHttp:
             return
         request_id = f"req_{urandom(16).hex()}"
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        media_type = JSON
+        media_type, wrong = JSON, None
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                media_type = negotiate(headers.get("accept"))
-                answer = await self._answer(scope, receive, headers, media_type, request_id)
+                try:
+                    media_type = negotiate(headers.get("accept"))
+                except NotAcceptable as exc:
+                    wrong = exc
+                answer = await self._answer(scope, receive, headers, media_type, request_id, wrong=wrong)
             except Gone:
                 return
             except AppError as exc:
@@ -184,14 +187,27 @@ class GraphQLHttp:
         await self._streams.stream(context.actor, scope, receive, send).run(streaming.asked, context, head)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, headers: Mapping[str, str], media_type: str, request_id: str
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: Mapping[str, str],
+        media_type: str,
+        request_id: str,
+        *,
+        wrong: AppError | None,
     ) -> Answer | Streaming:
-        if scope["method"] not in ("GET", "POST"):
-            raise MethodNotAllowed("GraphQL is spoken by POST, or by GET for queries.")
-        actor = await self._authenticate(headers.get("authorization"))
+        """`wrong` is what is to be refused whoever asks; whose budget pays for that is asked all the same."""
+        if wrong is None and scope["method"] not in ("GET", "POST"):
+            wrong = MethodNotAllowed("GraphQL is spoken by POST, or by GET for queries.")
+        try:
+            actor = await self._authenticate(headers.get("authorization"))
+        except AppError as exc:
+            raise wrong or exc from None
         context = self._make_context(actor, request_id, headers.get("idempotency-key"))
         context.stopping = scope.get(ENDING)
         try:
+            if wrong is not None:
+                raise wrong
             asked = read_query_string(scope) if scope["method"] == "GET" else await _read_body(headers, receive)
             if accepts_events(headers.get("accept")):
                 context.last_event_id = headers.get("last-event-id") or None
@@ -267,9 +283,9 @@ class GraphQLHttp:
         return Answer(200, body, headers, context.allowance, ran=True)
 
     def _limits(self, allowance: Allowance | None) -> dict[str, str]:
-        """Both families of headers. Without a key there is nothing to spend."""
+        """Both families of headers. Where nothing was taken from anybody they tell of a whole budget."""
         limit = self._budget.limiter.most if allowance is None else allowance.limit
-        remaining = 0 if allowance is None else allowance.remaining
+        remaining = limit if allowance is None else allowance.remaining
         full_in = 0.0 if allowance is None else allowance.full_in
         return {
             "x-ratelimit-limit": str(limit),

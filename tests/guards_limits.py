@@ -51,6 +51,23 @@ GUARDS: tuple[Guard, ...] = (
         ["tests/schema/test_cost.py::test_who_has_spent_everything_is_told_when_to_come_back"],
     ),
     Guard(
+        "cost: who makes a mistake is told of its own budget",
+        "schema/http.py",
+        [
+            (
+                "            raise wrong or exc from None\n",
+                "            raise wrong or exc from None\n        if wrong is not None:\n            raise wrong\n",
+            )
+        ],
+        ["tests/schema/test_cost.py::test_who_makes_a_mistake_is_told_of_its_own_budget"],
+    ),
+    Guard(
+        "cost: nobody's budget is no empty one",
+        "schema/http.py",
+        [("remaining = limit if allowance is None", "remaining = 0 if allowance is None")],
+        ["tests/schema/test_cost.py::test_both_families_of_headers_are_on_every_answer"],
+    ),
+    Guard(
         "cost: a subscription is paid when it begins",
         "schema/running.py",
         [("        if self._toll is not None and not paid:", "        if False:")],

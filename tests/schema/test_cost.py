@@ -170,10 +170,14 @@ async def test_both_families_of_headers_are_on_every_answer(caller: Caller) -> N
         await caller.http.post("/graphql", content=b"{", headers={**bearer, "Content-Type": "application/json"}),
         await caller.http.post("/graphql", content=b"{}", headers={**bearer, "Content-Type": "text/plain"}),
         await caller.http.get("/graphql", params={"query": "{ __typename }"}, headers=bearer),
+        await caller.http.put("/graphql", headers=bearer),
+        await caller.post("{ __typename }", accept="text/html"),
     ]
     nobody = [
         await caller.http.post("/graphql", json={"query": "{ __typename }"}),
+        await caller.http.post("/graphql", headers={"Authorization": "Bearer pc_live_nonsense"}),
         await caller.http.put("/graphql"),
+        await caller.http.get("/graphql", headers={"Accept": "text/html"}),
         await caller.http.options("/graphql"),
     ]
 
@@ -183,7 +187,27 @@ async def test_both_families_of_headers_are_on_every_answer(caller: Caller) -> N
         assert int(answer.headers["x-ratelimit-reset"]) > 1_700_000_000
         remaining = answer.headers["x-ratelimit-remaining"]
         assert answer.headers["ratelimit"].startswith(f'"points";r={remaining};t=')
-        assert remaining == "0" if answer in nobody else 19_990 <= int(remaining) < 20_000
+        # Nothing was taken from nobody; the others cost a point at least.
+        assert remaining == "20000" if answer in nobody else 19_985 <= int(remaining) < 20_000
+
+
+@pytest.mark.parametrize("mistake", ["PUT", "text/html"])
+async def test_who_makes_a_mistake_is_told_of_its_own_budget(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    limiter = caller_limiter(caller)
+    monkeypatch.setattr(limiter._local, "_clock", lambda: 0.0)  # else points come back all the while
+    await limiter.spend(caller.tenant_id, 19_000)
+    bearer = {"Authorization": f"Bearer {caller.api_key}"}
+
+    if mistake == "PUT":
+        answer = await caller.http.put("/graphql", headers=bearer)
+    else:
+        answer = await caller.http.get("/graphql", headers={**bearer, "Accept": mistake})
+
+    assert answer.status_code == {"PUT": 405, "text/html": 406}[mistake]
+    assert answer.headers["x-ratelimit-remaining"] == "999"
+    assert answer.headers["ratelimit"].startswith('"points";r=999;t=')
 
 
 async def test_the_budget_can_be_asked_for(caller: Caller) -> None:
