@@ -183,6 +183,29 @@ GUARDS = (
         ],
     ),
     Guard(
+        "intake: few wait for the commit under way",
+        INTAKE,
+        [("if not self._soon or len(self._queue) >= CROWD:", "if True:")],
+        [AT_INTAKE + "few_that_come_meanwhile_wait_for_the_commit_under_way_and_share_the_next"],
+    ),
+    Guard(
+        "intake: a crowd is worth another commit",
+        INTAKE,
+        [("if not self._soon or len(self._queue) >= CROWD:", "if not self._soon:")],
+        [AT_INTAKE + "a_crowd_or_a_commit_that_takes_long_is_worth_another_beside_it"],
+    ),
+    Guard(
+        "intake: a commit that hangs holds up nobody else",
+        INTAKE,
+        [
+            (
+                "patience = loop.call_later(PATIENCE, self._wait_no_longer_for, commit)",
+                "patience = loop.call_later(3600, self._wait_no_longer_for, commit)",
+            )
+        ],
+        [AT_INTAKE + "a_crowd_or_a_commit_that_takes_long_is_worth_another_beside_it"],
+    ),
+    Guard(
         "feed: what this process commits needs no bus",
         "app/domain/feed.py",
         [("                watch.tail.told(logged)\n", "                pass\n")],

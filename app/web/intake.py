@@ -25,6 +25,9 @@ from app.errors import ServiceUnavailable
 log = structlog.get_logger(__name__)
 
 _TRIES: Final = 3
+#: Uploads that are worth a commit beside one under way, and seconds after which any are.
+CROWD: Final = 8
+PATIENCE: Final = 0.005
 #: The rows are at fault, not the moment: the same upload would fail for ever.
 REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 Ring = Callable[[Sequence[Logged]], None]
@@ -40,10 +43,13 @@ class Intake:
         self._queue: deque[Waiting] = deque()
         self._waiting = 0
         self._wake = asyncio.Event()
+        #: Commits that may end any moment: those under way for less than PATIENCE.
+        self._soon: set[object] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start the writers. Two: while one waits for the disk, the other prepares the next commit."""
+        """Start the writers. Two: while one waits for the disk, the other prepares the next commit, if that is worth
+        its while: few uploads soon have the first one, and are cheaper together."""
         self._tasks = [asyncio.create_task(self._write(), name=f"intake-{n}") for n in range(self._writers)]
 
     async def stop(self) -> None:
@@ -67,16 +73,21 @@ class Intake:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((reading, future))
         self._waiting += weight
-        self._wake.set()
+        if not self._soon or len(self._queue) >= CROWD:
+            self._wake.set()
         await future
 
     async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             batch = self._take()
             if not batch:
                 self._wake.clear()
                 continue
+            commit = object()
+            self._soon.add(commit)
+            patience = loop.call_later(PATIENCE, self._wait_no_longer_for, commit)
             try:
                 await self._commit(batch)
             except asyncio.CancelledError:
@@ -88,8 +99,15 @@ class Intake:
                 for _, future in batch:
                     _settle(future, ServiceUnavailable("The upload could not be stored. Try again."))
             finally:
+                patience.cancel()
+                self._wait_no_longer_for(commit)
                 self._waiting -= sum(max(reading.weight, 1) for reading, _ in batch)
                 telemetry.WAITING_RECORDS.set(self._waiting)
+
+    def _wait_no_longer_for(self, commit: object) -> None:
+        self._soon.discard(commit)
+        if self._queue:
+            self._wake.set()
 
     def _take(self) -> list[Waiting]:
         taken: list[Waiting] = []

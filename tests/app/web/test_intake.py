@@ -20,6 +20,7 @@ from app.domain.events import Logged
 from app.domain.ingest import KnownDevice, Reading
 from app.domain.punches import DeviceSnapshot
 from app.errors import ServiceUnavailable
+from app.web import intake as intakes
 from app.web.intake import Intake
 from protocol.adms.requests import Upload
 from tests.conftest import MakeTenant
@@ -103,6 +104,40 @@ async def test_uploads_that_arrive_together_share_a_commit(db: Database, device:
     assert await pins(db, device.tenant_id) == [str(number) for number in range(50)]
     assert [(event.position, event.id) for event in bell.heard] == logged
     assert [position for position, _ in logged] == list(range(1, 51))
+
+
+async def test_few_that_come_meanwhile_wait_for_the_commit_under_way_and_share_the_next(
+    db: Database, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intakes, "PATIENCE", 1000)
+    async with intake_on(db) as intake:
+        async with held(db, device.tenant_id):
+            uploads = [asyncio.create_task(intake.submit(upload(device, 1)))]
+            await until_blocked(db)
+            for number in range(2, intakes.CROWD + 1):
+                uploads.append(asyncio.create_task(intake.submit(upload(device, number))))
+                await asyncio.sleep(0.01)
+        await asyncio.wait_for(asyncio.gather(*uploads), PATIENCE)
+
+    per_commit = await rows(db, device.tenant_id, "SELECT count(*) FROM punches GROUP BY xmin::text")
+    assert sorted(per_commit) == [(1,), (intakes.CROWD - 1,)]
+
+
+@pytest.mark.parametrize("many", [True, False])
+async def test_a_crowd_or_a_commit_that_takes_long_is_worth_another_beside_it(
+    db: Database, device: Device, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    monkeypatch.setattr(intakes, "PATIENCE", 1000 if many else 0.005)
+    uploads = intakes.CROWD if many else 1
+    other = await make_device(db, (await make_tenant()).tenant_id)
+    async with intake_on(db) as intake:
+        async with held(db, device.tenant_id):
+            stuck = asyncio.create_task(intake.submit(upload(device, 1)))
+            await until_blocked(db)
+            passing = asyncio.gather(*(intake.submit(upload(other, number)) for number in range(uploads)))
+            await asyncio.wait_for(passing, PATIENCE)
+            assert not stuck.done()
+        await asyncio.wait_for(stuck, PATIENCE)
 
 
 async def test_a_commit_has_at_most_a_batch_of_records(db: Database, device: Device) -> None:
