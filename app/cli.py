@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import uvicorn
@@ -34,6 +35,8 @@ from app.vault import Vault
 
 #: Longer messages on a socket are refused while they arrive.
 SOCKET_MESSAGE_BYTES = 128 * 1024
+#: Seconds in which a server has to be found where virtual terminals shall go. One that just starts is waited for.
+REACHED_WITHIN = 10.0
 
 app = App(name="punchconnect", help="ZKTeco punches to GraphQL, live subscriptions and signed webhooks.")
 tenant_app = App(name="tenant", help="The operator's side of tenants and their plans.")
@@ -238,6 +241,7 @@ async def simulate(
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     show = err if sys.stderr.isatty() and not json else None
     with err.status("Terminals are starting …") if show else _Silence() as status:
+        await _reach(url, stop)
 
         def progress(report: simulator.Report) -> None:
             if show:
@@ -271,6 +275,26 @@ def schema() -> None:
     from schema import sdl  # noqa: PLC0415  the other commands start without Strawberry
 
     print(sdl(), end="")
+
+
+async def _reach(url: str, stop: asyncio.Event) -> None:
+    """Whoever cannot be dialled now would leave all records unacknowledged, and say so after minutes."""
+    reaching, stopping = asyncio.create_task(simulator.reach(url, REACHED_WITHIN)), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({reaching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if reaching.done():
+            reaching.result()
+    except ValueError as exc:
+        raise WrongUsage(str(exc)) from exc
+    except simulator.Unreachable as exc:
+        there = urlsplit(url)
+        raise Failed(
+            f"No terminal reaches {there.scheme}://{there.netloc.rpartition('@')[2]} ({exc}). Is a server running "
+            "there?"
+        ) from exc
+    finally:
+        for task in (reaching, stopping):
+            task.cancel()
 
 
 async def _simulate(url: str, **plan: Any) -> simulator.Report:

@@ -125,4 +125,10 @@ GUARDS: tuple[Guard, ...] = (
         [("        if self._waiting and self._waiting + weight > self._bound:\n", "        if False:\n")],
         [AT_LINES + "a_fleet_that_comes_back_at_once_is_told_to_wait_and_loses_nothing"],
     ),
+    Guard(
+        "line: virtual terminals do not set out where nobody listens",
+        "app/cli.py",
+        [("        await _reach(url, stop)\n", "")],
+        ["tests/app/test_simulator.py::test_the_command_says_in_one_line_that_no_terminal_gets_there"],
+    ),
 )

@@ -17,6 +17,7 @@ from app.simulator.fleet import Report as Report
 from app.simulator.link import CutShort as CutShort
 from app.simulator.link import Link as Link
 from app.simulator.link import Unreachable as Unreachable
+from app.simulator.link import reach as reach
 from app.simulator.play import UnknownScenario as UnknownScenario
 from app.simulator.play import serial_numbers as serial_numbers
 from app.simulator.play import simulate as simulate

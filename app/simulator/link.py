@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 ANSWER_LIMIT = 4 << 20  # bytes of one answer's body; commands are limited to 900 KB by the vendor
 
+#: Seconds between two attempts to find somebody there at all.
+REDIAL = 0.25
+
 
 class Unreachable(Exception):
     """No connection could be made: the server has seen nothing of this request."""
@@ -124,7 +127,7 @@ class Link:
         streams = self._streams
         if streams is None or streams[0].at_eof() or streams[1].is_closing():
             self.abort()
-            streams = await self._dial()
+            streams = await self.dial()
         reader, writer = streams
         kept = False
         try:
@@ -147,13 +150,34 @@ class Link:
                 self.abort()
         return answer
 
-    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect anew. Raises Unreachable."""
         try:
             async with asyncio.timeout(self.timeout):
                 self._streams = await asyncio.open_connection(self.address.host, self.address.port, ssl=self._tls)
         except OSError as exc:
             raise Unreachable(f"{type(exc).__name__}: {exc}".removesuffix(": ")) from exc
         return self._streams
+
+
+async def reach(url: str, patience: float) -> None:
+    """Return once somebody listens where terminals were told to go.
+
+    Raises Unreachable when nobody did for `patience` seconds, ValueError for an impossible address.
+    """
+    clock = asyncio.get_running_loop().time
+    link, deadline = Link(url, timeout=patience), clock() + patience
+    while True:
+        try:
+            await link.dial()
+        except Unreachable:
+            if clock() >= deadline:
+                raise
+            await asyncio.sleep(REDIAL)
+        else:
+            return
+        finally:
+            link.abort()
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> tuple[Answer, bool]:

@@ -14,8 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.simulator import Options, Outcome, State, Terminal, UnknownScenario, simulate
+from app import cli
+from app.simulator import Options, Outcome, State, Terminal, UnknownScenario, Unreachable, reach, simulate
 from bench.load import closed_loop
+from tests.server import listen
 
 FAST = 1_000.0  # ErrorDelay 30 s becomes 30 ms
 OPTIONS = "ATTLOGStamp=None\nErrorDelay=30\nDelay=10\nRealtime=1\nTimeZone=0"
@@ -649,6 +651,48 @@ async def test_an_unknown_scenario_is_refused_with_the_known_names(server: Serve
 async def test_an_address_no_terminal_could_dial_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is not a terminal's server address"):
         await simulate(url)
+
+
+async def test_a_server_that_comes_late_is_waited_for() -> None:
+    far_end = Server()
+    with listen() as place:
+        port = place.getsockname()[1]
+    reaching = asyncio.create_task(reach(f"http://127.0.0.1:{port}/d/token", patience=60))
+    await asyncio.sleep(0.1)
+    early = reaching.done()
+
+    async with await asyncio.start_server(far_end.serve, "127.0.0.1", port):
+        await reaching
+
+    assert not early
+    assert far_end.requests == []
+
+
+async def test_where_nobody_listens_nobody_is_reached() -> None:
+    with listen() as place:
+        port = place.getsockname()[1]
+
+    with pytest.raises(Unreachable, match="ConnectionRefusedError"):
+        await reach(f"http://127.0.0.1:{port}/d/token", patience=0.1)
+
+
+def test_the_command_says_in_one_line_that_no_terminal_gets_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "REACHED_WITHIN", 0.1)
+    with listen() as place:
+        url = f"http://127.0.0.1:{place.getsockname()[1]}"
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["simulate", "--url", f"{url}/d/a-secret-token", "--duration", "0", "--json"])
+
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert said.out == ""
+    assert said.err.startswith(f"No terminal reaches {url} (ConnectionRefusedError")
+    assert said.err.endswith("Is a server running there?\n")
+    assert said.err.count("\n") == 1
+    assert "a-secret-token" not in said.err
 
 
 # -- load
