@@ -97,6 +97,12 @@ GUARDS: tuple[Guard, ...] = (
         [AT_DASHBOARD + "a_stopping_server_ends_its_streams_at_once_and_signs_nobody_out"],
     ),
     Guard(
+        "pages: who takes nothing does not hold up a restart",
+        LIVE,
+        [("        answer.cut(at_once=True)\n", "        pass\n")],
+        [AT_DASHBOARD + "a_browser_that_takes_nothing_does_not_hold_up_a_stopping_server"],
+    ),
+    Guard(
         "pages: an import stops with its key",
         "app/web/dashboard/employees.py",
         [("if not await visit.desk.sessions.alive(visit.session):", "if False:")],

@@ -27,10 +27,12 @@ from app.domain.tables import now
 from app.errors import RateLimited, ServiceUnavailable
 from app.paging import CursorInvalid
 from app.web.dashboard.desk import Desk, Visit
-from app.web.wire import ENDING
+from app.web.wire import ENDING, WIRE, Body
 
 #: Seconds between two looks at whether the key of an open stream still works.
 CHECK_EVERY: Final = 2.0
+#: Seconds in which an open stream ends by itself once the server stops.
+FLUSH: Final = 1.0
 #: Punches on the page when it opens, and minutes in its chart.
 SHOWN: Final = 30
 MINUTES: Final = 30
@@ -88,6 +90,7 @@ async def _stream(visit: Visit, streams: Counter[UUID]) -> Response:
 
     async def messages() -> AsyncGenerator[bytes]:
         streams[key_id] += 1
+        cutting = asyncio.create_task(_cut_who_lingers(visit))
         try:
             yield b"retry: 1000\n\n"
             async with _watched(visit, position) as batches:
@@ -97,6 +100,8 @@ async def _stream(visit: Visit, streams: Counter[UUID]) -> Response:
             if not _stops(visit):
                 yield b"event: ended\ndata: {}\n\n"
         finally:
+            if not _stops(visit):  # else what was written last has to leave, too
+                cutting.cancel()
             streams[key_id] -= 1
             if not streams[key_id]:
                 del streams[key_id]
@@ -148,6 +153,15 @@ def _ending(visit: Visit) -> asyncio.Event:
 
 def _stops(visit: Visit) -> bool:
     return _ending(visit).is_set()
+
+
+async def _cut_who_lingers(visit: Visit) -> None:
+    """Once the server stops: a browser that takes nothing any more must not hold it up."""
+    await _ending(visit).wait()
+    await asyncio.sleep(FLUSH)
+    answer: Body | None = visit.request.scope.get("extensions", {}).get(WIRE)
+    if answer is not None:
+        answer.cut(at_once=True)
 
 
 async def _alive(visit: Visit) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from app.vault import Vault
 from app.web.dashboard.employees import read_csv
 from app.web.dashboard.punches import safe
 from app.web.dashboard.sessions import LASTS, Session, Sessions
-from tests.server import Server
+from tests.server import Server, request
 
 SERIAL = "DASH0001"
 PATIENCE = 20
@@ -652,6 +653,40 @@ async def test_a_stopping_server_ends_its_streams_at_once_and_signs_nobody_out(i
         await stopping
 
     assert [message["event"] for message in heard] == ["message"]
+
+
+async def test_a_browser_that_takes_nothing_does_not_hold_up_a_stopping_server(
+    inside: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    server: Any = inside.server._uvicorn
+    server.config.timeout_graceful_shutdown = 60
+    cookie = "; ".join(f"{one.name}={one.value}" for one in inside.http.cookies.jar)
+    with socket.socket() as browser:
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        browser.connect(("127.0.0.1", inside.server.port))
+        browser.sendall(
+            request("GET", "/dashboard/live/events", headers={"Cookie": cookie, "Connection": "keep-alive"})
+        )
+        async with asyncio.timeout(60):
+            while not (streams := [one for one in server.server_state.connections if _streams(one)]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            [stuck] = streams
+            stuck.transport.set_write_buffer_limits(high=0)
+            stuck.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            pins = 0
+            while not stuck.flow.write_paused:
+                await inside.punch(*(str(5000 + pins + n) for n in range(50)))
+                await asyncio.sleep(0.05)
+                pins += 50
+
+        await inside.server.__aexit__(None, None, None)
+
+    assert "graceful shutdown exceeded" not in caplog.text
+
+
+def _streams(connection: Any) -> bool:
+    cycle = getattr(connection, "cycle", None)
+    return cycle is not None and cycle.scope["path"] == "/dashboard/live/events" and cycle.response_started
 
 
 async def test_a_key_has_so_many_streams_and_no_more(
