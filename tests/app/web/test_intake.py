@@ -106,11 +106,24 @@ async def test_uploads_that_arrive_together_share_a_commit(db: Database, device:
     assert [position for position, _ in logged] == list(range(1, 51))
 
 
+@pytest.fixture
+async def patient(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """Where a commit waits for a lock for as long as a test may take."""
+
+    async def never(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(ingest, "accept_at_once", never)  # the one statement has a lock timeout of its own
+    database = Database(database_url, statement_timeout=2 * PATIENCE, lock_timeout=2 * PATIENCE)
+    yield database
+    await database.stop()
+
+
 async def test_few_that_come_meanwhile_wait_for_the_commit_under_way_and_share_the_next(
-    db: Database, device: Device, monkeypatch: pytest.MonkeyPatch
+    db: Database, patient: Database, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intakes, "PATIENCE", 1000)
-    async with intake_on(db) as intake:
+    async with intake_on(patient) as intake:
         async with held(db, device.tenant_id):
             uploads = [asyncio.create_task(intake.submit(upload(device, 1)))]
             await until_blocked(db)
@@ -125,15 +138,15 @@ async def test_few_that_come_meanwhile_wait_for_the_commit_under_way_and_share_t
 
 @pytest.mark.parametrize("many", [True, False])
 async def test_a_crowd_or_a_commit_that_takes_long_is_worth_another_beside_it(
-    db: Database, device: Device, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch, many: bool
+    patient: Database, device: Device, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     monkeypatch.setattr(intakes, "PATIENCE", 1000 if many else 0.005)
     uploads = intakes.CROWD if many else 1
-    other = await make_device(db, (await make_tenant()).tenant_id)
-    async with intake_on(db) as intake:
-        async with held(db, device.tenant_id):
+    other = await make_device(patient, (await make_tenant()).tenant_id)
+    async with intake_on(patient) as intake:
+        async with held(patient, device.tenant_id):
             stuck = asyncio.create_task(intake.submit(upload(device, 1)))
-            await until_blocked(db)
+            await until_blocked(patient)
             passing = asyncio.gather(*(intake.submit(upload(other, number)) for number in range(uploads)))
             await asyncio.wait_for(passing, PATIENCE)
             assert not stuck.done()
