@@ -6,6 +6,7 @@ from tests.guards import Guard
 
 PLAYGROUND = "app/web/playground.py"
 SESSIONS, CELLS, LIVE = "app/web/dashboard/sessions.py", "app/web/dashboard/punches.py", "app/web/dashboard/live.py"
+PEOPLE = "app/web/dashboard/employees.py"
 AT_DASHBOARD = "tests/app/web/test_dashboard.py::test_"
 AT_PLAYGROUND = "tests/app/web/test_playground.py::test_"
 
@@ -101,6 +102,21 @@ GUARDS: tuple[Guard, ...] = (
         LIVE,
         [("        answer.cut(at_once=True)\n", "        pass\n")],
         [AT_DASHBOARD + "a_browser_that_takes_nothing_does_not_hold_up_a_stopping_server"],
+    ),
+    Guard(
+        "pages: who has a PIN is not written over by adding it",
+        "app/domain/roster.py",
+        [("    if new and (known", "    if False and (known")],
+        [
+            AT_DASHBOARD + "adding_a_pin_that_somebody_has_changes_nobody_and_says_who_has_it",
+            AT_DASHBOARD + "of_two_who_add_a_pin_at_once_one_does",
+        ],
+    ),
+    Guard(
+        "pages: an old page of a person takes nothing back",
+        PEOPLE,
+        [(' and visit.given(name) != visit.given(f"shown_{name}")', "")],
+        [AT_DASHBOARD + "a_page_that_is_older_than_its_person_takes_nothing_back"],
     ),
     Guard(
         "pages: an import stops with its key",

@@ -33,6 +33,14 @@ MOST_MATCHED: Final = 1000
 _ROW: Final = columns(Employee)
 
 
+class PinTaken(InvalidInput):
+    """Somebody has this PIN."""
+
+    def __init__(self, employee: Employee) -> None:
+        super().__init__(f"The PIN {employee.pin} is somebody's already.", path=("input", "pin"))
+        self.pin, self.name, self.employee_id = employee.pin, employee.name, employee.id
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """What to know of whoever has `pin`. `changes` may name name, external_id, card_number, privilege; None clears.
@@ -55,6 +63,14 @@ async def upsert(session: Session, tenant_id: UUID, person: Person) -> tuple[Emp
     known = checked(person)
     _bound([known])
     found, logged = await _write(session, tenant_id, [known])
+    return found[0], logged
+
+
+async def add(session: Session, tenant_id: UUID, person: Person) -> tuple[Employee, list[Logged]]:
+    """Create one person, and change nobody. PinTaken, also when a twin was quicker; PinInvalid, InvalidInput."""
+    known = checked(person)
+    _bound([known])
+    found, logged = await _write(session, tenant_id, [known], new=True)
     return found[0], logged
 
 
@@ -110,8 +126,12 @@ async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:
     await outbox.hold(connection, tenant_id)
 
 
-async def _write(session: Session, tenant_id: UUID, people: Sequence[Person]) -> tuple[list[Employee], list[Logged]]:
+async def _write(
+    session: Session, tenant_id: UUID, people: Sequence[Person], *, new: bool = False
+) -> tuple[list[Employee], list[Logged]]:
     created, rows = await _rows(session, tenant_id, [person.pin for person in people])
+    if new and (known := rows.keys() - created):
+        raise PinTaken(rows[min(known)])
     renamed = False
     changed: list[str] = []
     for person in people:

@@ -18,7 +18,7 @@ from app.domain.devices import DeviceStatus
 from app.domain.employees import EmployeePrivilege
 from app.domain.keys import Unauthenticated
 from app.domain.placements import PlacementState
-from app.domain.roster import Person
+from app.domain.roster import Person, PinTaken
 from app.errors import AppError, InvalidInput
 from app.web.dashboard.desk import Desk, Visit
 
@@ -39,23 +39,38 @@ def routes(desk: Desk) -> list[BaseRoute]:
     """/dashboard/employees."""
     return [
         desk.get("/employees", _list),
-        desk.post("/employees", _save),
+        desk.post("/employees", _add),
         desk.get("/employees/import", _ask),
         desk.post("/employees/import", _import, IMPORT_BYTES),
         desk.get("/employees/{id}", _one),
+        desk.post("/employees/{id}", _save),
         desk.post("/employees/{id}/delete", _delete),
         desk.post("/employees/{id}/placements", _place),
     ]
 
 
 async def _list(visit: Visit) -> Response:
+    return await _listed(visit)
+
+
+async def _listed(visit: Visit, taken: PinTaken | None = None) -> Response:
+    """The list and the form for one more; with what was typed, when somebody has that PIN."""
     visit.actor.may("employees:read")
     search = visit.asked("search")
     asked = visit.ask("employees", employees.BY_PIN.up, employees.Wanted(search=search or None))
     async with visit.parts.db.read(visit.tenant_id) as session:
         page = await employees.page(session, visit.tenant_id, asked)
         total = await employees.count(session, visit.tenant_id)
-    return visit.show("employees.html", rows=page.rows, search=search, total=total, turns=visit.turns(asked, page))
+    return visit.show(
+        "employees.html",
+        http_status=409 if taken else 200,
+        rows=page.rows,
+        search=search,
+        total=total,
+        turns=visit.turns(asked, page),
+        taken=taken,
+        typed={name: visit.given(name) for name in COLUMNS},
+    )
 
 
 async def _one(visit: Visit) -> Response:
@@ -92,15 +107,40 @@ async def _place(visit: Visit) -> Response:
     return visit.go(f"employees/{shown}", done="saved")
 
 
-async def _save(visit: Visit) -> Response:
+async def _add(visit: Visit) -> Response:
+    """One more person. Who has the PIN already is left alone."""
     visit.actor.may("employees:write")
     changes = {name: visit.given(name) or None for name in COLUMNS[1:] if name in visit.form}
     person = _person(visit.given("pin"), changes)
-    async with visit.write("employeeUpsert", pin=person.pin, **_shown(changes)) as act:
-        employee, logged = await roster.upsert(act.session, visit.tenant_id, person)
-        act.on("emp", employee.id)
+    try:
+        async with visit.write("employeeUpsert", pin=person.pin, **_shown(changes)) as act:
+            employee, logged = await roster.add(act.session, visit.tenant_id, person)
+            act.on("emp", employee.id)
+    except PinTaken as exc:
+        if not visit.may("employees:read"):
+            raise
+        return await _listed(visit, exc)
     visit.ring(logged)
     return visit.go("employees", done="saved", search=person.pin)
+
+
+async def _save(visit: Visit) -> Response:
+    """What was changed on the page, and nothing else: the page may be older than the person."""
+    visit.actor.may("employees:write")
+    employee_id = visit.id("emp")
+    shown = ids.show("emp", employee_id)
+    changed = {name: visit.given(name) or None for name in COLUMNS[1:] if _is_changed(visit, name)}
+    async with visit.write("employeeUpsert", id=shown, **_shown(changed)) as act:
+        held = await roster.hold(act.session, visit.tenant_id, employee_id)
+        person = _person(held.pin, changed)
+        _, logged = await roster.upsert(act.session, visit.tenant_id, person)
+    visit.ring(logged)
+    return visit.go("employees", done="saved", search=person.pin)
+
+
+def _is_changed(visit: Visit, name: str) -> bool:
+    """Whether a field differs from what the page showed, which the form brings along."""
+    return name in visit.form and visit.given(name) != visit.given(f"shown_{name}")
 
 
 def _shown(changes: dict[str, str | None]) -> dict[str, str | None]:

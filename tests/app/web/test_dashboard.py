@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import httpx
@@ -409,6 +410,107 @@ async def test_people_are_imported_after_a_look_and_bad_rows_are_left_out(inside
     assert "Zineb Zaoui" not in before.text
     assert "2 people were written; 2 rows were left out" in done.text
     assert "Zineb Zaoui" in after.text
+
+
+async def test_adding_a_pin_that_somebody_has_changes_nobody_and_says_who_has_it(inside: Office, db: Database) -> None:
+    tenant_id = inside.tenant.tenant.id
+    known = Person("55", {"name": "Omar <b>", "external_id": "E-55", "card_number": "123", "privilege": "ADMIN"})
+    async with db.write(tenant_id) as session:
+        person, _ = await roster.upsert(session, tenant_id, known)
+
+    refused = await inside.post("employees", pin="55", name="Somebody Else", external_id="E-99")
+
+    async with db.read(tenant_id) as session:
+        found = (await employees.by_pins(session, tenant_id, ["55"]))["55"]
+        total = await employees.count(session, tenant_id)
+    assert refused.status_code == 409
+    assert "Omar &lt;b&gt; has the PIN 55." in refused.text
+    assert f'<a href="/dashboard/employees/{ids.show("emp", person.id)}">Edit that person</a>' in refused.text
+    assert re.findall(r'<input name="(?:pin|name|external_id)" value="([^"]*)"', refused.text) == [
+        "55",
+        "Somebody Else",
+        "E-99",
+    ]
+    assert {name: getattr(found, name) for name in known.changes} == known.changes
+    assert (found.id, total) == (person.id, 2)
+
+
+async def test_of_two_who_add_a_pin_at_once_one_does(inside: Office, db: Database) -> None:
+    tenant_id = inside.tenant.tenant.id
+
+    answers = await asyncio.gather(*(inside.post("employees", pin="56", name=f"Person {n}") for n in range(6)))
+
+    async with db.read(tenant_id) as session:
+        found = (await employees.by_pins(session, tenant_id, ["56"]))["56"]
+    assert sorted(answer.status_code for answer in answers) == [303, 409, 409, 409, 409, 409]
+    assert found.name == f"Person {[answer.status_code for answer in answers].index(303)}"
+
+
+async def test_who_may_not_read_people_is_not_told_who_has_a_pin(office: Office, db: Database, vault: Vault) -> None:
+    key, secret = keys.issue(office.tenant.tenant.id, "writer", ["employees:write"], None, vault)
+    async with db.across("operate") as connection:
+        await keys.add(connection, key)
+    await office.sign_in(secret)
+
+    refused = await office.post("employees", pin="101", name="Somebody Else")
+
+    assert refused.status_code == 400
+    assert "The PIN 101 is somebody" in refused.text
+    assert "Çelik" not in refused.text
+
+
+async def test_a_page_that_is_older_than_its_person_takes_nothing_back(inside: Office, db: Database) -> None:
+    tenant_id = inside.tenant.tenant.id
+    async with db.write(tenant_id) as session:
+        person, _ = await roster.upsert(session, tenant_id, Person("57", {"name": "Omar", "card_number": "1"}))
+    path = f"employees/{ids.show('emp', person.id)}"
+    old = _fields(await inside.http.get(f"/dashboard/{path}"))
+    async with db.write(tenant_id) as session:
+        meanwhile = {"name": "Omar Ouazzani", "external_id": "E-57", "privilege": "ADMIN"}
+        await roster.upsert(session, tenant_id, Person("57", meanwhile))
+
+    saved = await inside.http.post(f"/dashboard/{path}", data={**old, "privilege": "USER", "card_number": "2"})
+
+    async with db.read(tenant_id) as session:
+        found = (await employees.by_pins(session, tenant_id, ["57"]))["57"]
+    assert saved.status_code == 303
+    assert (found.name, found.external_id, found.card_number, found.privilege) == (
+        "Omar Ouazzani",
+        "E-57",
+        "2",
+        "ADMIN",
+    )
+
+
+async def test_a_person_is_changed_and_cleared_on_their_page_and_a_deleted_one_does_not_come_back(
+    inside: Office, db: Database
+) -> None:
+    tenant_id = inside.tenant.tenant.id
+    async with db.write(tenant_id) as session:
+        person, _ = await roster.upsert(session, tenant_id, Person("58", {"name": "Omar", "card_number": "1"}))
+    path = f"employees/{ids.show('emp', person.id)}"
+    page = _fields(await inside.http.get(f"/dashboard/{path}"))
+
+    changed = {**page, "name": "Omar Z", "card_number": "", "privilege": "ADMIN"}
+    await inside.http.post(f"/dashboard/{path}", data=changed)
+    async with db.read(tenant_id) as session:
+        found = (await employees.by_pins(session, tenant_id, ["58"]))["58"]
+    await inside.post(f"{path}/delete")
+    late = await inside.http.post(f"/dashboard/{path}", data={**page, "name": "Back again"})
+
+    assert (found.name, found.external_id, found.card_number, found.privilege) == ("Omar Z", None, None, "ADMIN")
+    assert late.status_code == 404
+    assert "58" not in _pins((await inside.http.get("/dashboard/employees")).text)
+
+
+def _fields(page: httpx.Response) -> dict[str, str]:
+    """The inputs of a person's page, as it shows them. The choice beside them is not among these."""
+    form = page.text.partition('class="stack"')[2].partition("</form>")[0]
+    return {name: unescape(value) for name, value in re.findall(r'<input [^>]*name="(\w+)" value="([^"]*)"', form)}
+
+
+def _pins(text: str) -> list[str]:
+    return re.findall(r'<th scope="row"><a href="/dashboard/employees/emp_\w+">(\w+)<', text)
 
 
 async def test_an_import_is_written_in_parts_and_shows_how_far_it_is(

@@ -31,6 +31,7 @@ FORMS: list[tuple[str, dict[str, str]]] = [
     ("devices/DEVICE/commands", {"do": "backfill", **PERIOD}),
     ("devices/DEVICE/commands", {"do": "cancel", "command": ids.show("cmd", ids.new())}),
     ("employees", {"pin": "7", "name": "Z"}),
+    ("employees/EMPLOYEE", {"name": "Y"}),
     ("employees/import", {"do": "import", "csv": "pin,name\n7,Z\n"}),
     ("employees/EMPLOYEE/placements", {"do": "add", "device": ids.show("dev", ids.new())}),
     ("employees/EMPLOYEE/delete", {}),
