@@ -87,26 +87,24 @@ def headers(
     timestamp: int,
     body: bytes,
     secret: str,
-    previous_secret: str | None = None,
+    previous_secrets: Sequence[str] = (),
 ) -> dict[str, str]:
     """The headers of one attempt. `timestamp` is the moment of sending, in seconds since 1970, not that of the event.
 
-    `previous_secret` is given while a rotation's grace lasts. webhook-signature then carries both; the single-valued
-    header stays with the previous secret, because a receiver that has not been changed yet knows only that one.
+    `previous_secrets` are those whose grace lasts, the latest first. webhook-signature carries a signature with each;
+    the single-valued header stays with the oldest, because a receiver that has not been changed yet knows only that.
     """
-    standard = sign_standard(secret, event_id, timestamp, body)
-    if previous_secret is not None:
-        standard += " " + sign_standard(previous_secret, event_id, timestamp, body)
+    secrets = [secret, *previous_secrets]
     return {
         CONTENT_TYPE: "application/json",
-        SIGNATURE: sign_legacy(secret if previous_secret is None else previous_secret, body),
-        SIGNATURE_KEY: "current" if previous_secret is None else "previous",
+        SIGNATURE: sign_legacy(secrets[-1], body),
+        SIGNATURE_KEY: "previous" if previous_secrets else "current",
         DELIVERY: str(delivery_uuid),
         EVENT: event_type,
         ATTEMPT: str(attempt),
         STANDARD_ID: event_id,
         STANDARD_TIMESTAMP: str(timestamp),
-        STANDARD_SIGNATURE: standard,
+        STANDARD_SIGNATURE: " ".join(sign_standard(each, event_id, timestamp, body) for each in secrets),
     }
 
 

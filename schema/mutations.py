@@ -596,7 +596,10 @@ class Mutation:
 
         return DeletePayload.of(await _run(info, "webhooks:write", input, delete, _gone("whk")))
 
-    @resolved("A new secret. Both secrets sign until the grace period ends.")
+    @resolved(
+        "A new secret. Both secrets sign until the grace period ends. A secret that an earlier rotation replaced signs "
+        "until its own grace ends, the latest two of them at most; graceSeconds: 0 ends all but the new one at once."
+    )
     async def webhook_endpoint_rotate_secret(
         self, info: Info, input: WebhookEndpointRotateSecretInput
     ) -> WebhookEndpointSecretPayload | None:

@@ -77,17 +77,22 @@ async def make_endpoint(
     *,
     secret: str = SECRET,
     previous_secret: str | None = None,
+    older_secret: str | None = None,
     **fields: Any,
 ) -> Endpoint:
     """An enabled endpoint for every type of event."""
     endpoint_id = ids.new()
-    sealed = [seal_secret(vault, endpoint_id, tenant_id, text) for text in (secret, previous_secret) if text]
+
+    def sealed(text: str | None) -> bytes | None:
+        return None if text is None else seal_secret(vault, endpoint_id, tenant_id, text)
+
     defaults: dict[str, Any] = {
         "tenant_id": tenant_id,
         "id": endpoint_id,
         "url": url,
-        "secret_sealed": sealed[0],
-        "previous_secret_sealed": sealed[1] if previous_secret else None,
+        "secret_sealed": sealed(secret),
+        "previous_secret_sealed": sealed(previous_secret),
+        "older_secret_sealed": sealed(older_secret),
     }
     endpoint = Endpoint(**defaults | fields)
     async with db.write(tenant_id) as session:

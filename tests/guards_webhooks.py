@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.guards import AT_DELIVERIES, AT_OUTBOUND, AT_POOL, DELIVERIES, ISOLATION, LOG, Guard
 
+ENDPOINTS, AT_ENDPOINTS = "app/domain/endpoints.py", "tests/app/domain/test_endpoints.py::test_"
 POOL, DELIVERY, SWEEPER = "workers/pool.py", "workers/delivery.py", "workers/sweeper.py"
 REPLAYS, AT_REPLAYS = "app/domain/replays.py", "tests/app/domain/test_replays.py::test_"
 CLAIMS = "app/migrations/versions/0022_caps_over_all_workers.py"
@@ -27,8 +28,65 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "signatures: both secrets during the grace",
         WIRE,
-        [('        standard += " " + sign_standard(previous_secret, event_id, timestamp, body)\n', "        pass\n")],
+        [("timestamp, body) for each in secrets)", "timestamp, body) for each in secrets[:1])")],
         [AT_FAULTS + "a_rotation_under_load_is_accepted_by_every_stock_verifier"],
+    ),
+    Guard(
+        "signatures: the single header with the oldest secret",
+        WIRE,
+        [("sign_legacy(secrets[-1], body)", "sign_legacy(secrets[:2][-1], body)")],
+        [
+            AT_WIRE + "after_two_rotations_three_secrets_sign_and_the_single_header_stays_with_the_oldest",
+            AT_POOL + "after_two_rotations_all_three_secrets_verify_and_the_plain_header_keeps_the_oldest",
+        ],
+    ),
+    Guard(
+        "rotation: a secret keeps its own grace",
+        ENDPOINTS,
+        [("        endpoint.older_secret_sealed = endpoint.previous_secret_sealed\n", "")],
+        [
+            AT_ENDPOINTS + "a_second_rotation_leaves_the_first_secret_its_own_grace",
+            AT_POOL + "after_two_rotations_all_three_secrets_verify_and_the_plain_header_keeps_the_oldest",
+        ],
+    ),
+    Guard(
+        "rotation: a third secret comes along to the worker",
+        DELIVERIES,
+        [
+            (
+                "       CASE WHEN e.older_secret_expires_at > now() THEN e.older_secret_sealed END,\n",
+                "       NULL::bytea,\n",
+            )
+        ],
+        [AT_DELIVERIES + "the_secret_before_that_comes_along_until_its_own_grace_ends"],
+    ),
+    Guard(
+        "rotation: a third secret ends as well",
+        DELIVERIES,
+        [("CASE WHEN e.older_secret_expires_at > now() THEN e.older_secret_sealed END", "e.older_secret_sealed")],
+        [AT_DELIVERIES + "the_secret_before_that_comes_along_until_its_own_grace_ends"],
+    ),
+    Guard(
+        "rotation: without grace all older secrets end",
+        ENDPOINTS,
+        [
+            (
+                "    if not grace:\n        endpoint.older_secret_sealed",
+                "    if False:\n        endpoint.older_secret_sealed",
+            )
+        ],
+        [AT_ENDPOINTS + "a_rotation_without_grace_ends_every_older_secret"],
+    ),
+    Guard(
+        "rotation: what has ended takes no place",
+        ENDPOINTS,
+        [
+            (
+                "    elif _later(endpoint.previous_secret_expires_at, at):\n",
+                "    elif endpoint.previous_secret_expires_at:\n",
+            )
+        ],
+        [AT_ENDPOINTS + "a_secret_whose_grace_has_ended_takes_no_place"],
     ),
     Guard(
         "schedule: it ends",

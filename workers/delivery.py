@@ -87,7 +87,9 @@ def _headers(job: Job, vault: Vault, timestamp: int) -> dict[str, str]:
         timestamp=timestamp,
         body=job.body,
         secret=secret(job.secret_sealed),
-        previous_secret=None if job.previous_secret_sealed is None else secret(job.previous_secret_sealed),
+        previous_secrets=[
+            secret(sealed) for sealed in (job.previous_secret_sealed, job.older_secret_sealed) if sealed is not None
+        ],
     )
 
 

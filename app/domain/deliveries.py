@@ -153,6 +153,8 @@ class Job:
     secret_sealed: bytes
     #: While the grace of a rotation lasts.
     previous_secret_sealed: bytes | None
+    #: The one before that, while the grace of its rotation lasts.
+    older_secret_sealed: bytes | None = None
     #: One of the last attempts to this endpoint failed, so a success is news.
     unwell: bool = False
 
@@ -291,6 +293,7 @@ SELECT d.tenant_id, d.id, d.claim_token, d.endpoint_id, d.event_id, d.event_type
        ) ELSE 0 END,
        e.url, d.position, (SELECT v.body FROM events v WHERE v.tenant_id = d.tenant_id AND v.position = d.position),
        e.secret_sealed, CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_sealed END,
+       CASE WHEN e.older_secret_expires_at > now() THEN e.older_secret_sealed END,
        e.status = 'ENABLED' AND e.deleted_at IS NULL, e.failures > 0 OR e.recent <> 0
 FROM held d, LATERAL (
     SELECT * FROM webhook_endpoints e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id OFFSET 0
@@ -330,7 +333,7 @@ async def load(connection: Connection, cursors: Cursors, claims: Sequence[Claim]
     an attempt. One whose token no longer matches is not ours and left out.
     """
     rows = await connection.fetch(_LOAD, *_columns(claims))
-    shut = [row for row in rows if not row[13]]
+    shut = [row for row in rows if not row[14]]
     if shut:
         await connection.execute(_HAND_BACK, *([row[n] for row in shut] for n in range(4)))
     return [
@@ -345,10 +348,11 @@ async def load(connection: Connection, cursors: Cursors, claims: Sequence[Claim]
             webhook_body(row[10].encode(), cursors.write(row[0], row[9])),
             row[11],
             row[12],
-            row[14],
+            row[13],
+            row[15],
         )
         for row in rows
-        if row[13]
+        if row[14]
     ]
 
 

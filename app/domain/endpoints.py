@@ -57,6 +57,9 @@ class Endpoint(SQLModel, table=True):
     secret_sealed: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     previous_secret_sealed: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     previous_secret_expires_at: datetime | None = instant(optional=True)
+    #: The one before that, while its own grace lasts.
+    older_secret_sealed: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    older_secret_expires_at: datetime | None = instant(optional=True)
     disabled_reason: str | None = None
     #: Failed attempts since the last success, and since when.
     failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
@@ -204,16 +207,32 @@ async def delete(session: Session, tenant_id: UUID, endpoint_id: UUID) -> None:
 async def rotate_secret(
     session: Session, tenant_id: UUID, endpoint_id: UUID, grace: timedelta, vault: Vault
 ) -> tuple[Endpoint, str]:
-    """A new secret, shown this once; the one before it signs as well until the grace period ends."""
+    """A new secret, shown this once; the one before it signs as well until the grace period ends.
+
+    A secret that an earlier rotation replaced signs until its own grace ends; beside the new one there are two such at
+    most, the latest. Without grace no other signs from now on.
+    """
     check_grace(grace)
     endpoint = await get(session, tenant_id, endpoint_id)
     secret, at = new_secret(), now()
+    if not grace:
+        endpoint.older_secret_sealed = endpoint.older_secret_expires_at = None
+    elif _later(endpoint.previous_secret_expires_at, at):
+        # The answer that told the previous one may have been lost: its receiver still has the one before.
+        endpoint.older_secret_sealed = endpoint.previous_secret_sealed
+        endpoint.older_secret_expires_at = endpoint.previous_secret_expires_at
+    elif not _later(endpoint.older_secret_expires_at, at):
+        endpoint.older_secret_sealed = endpoint.older_secret_expires_at = None
     endpoint.previous_secret_sealed = endpoint.secret_sealed if grace else None
     endpoint.previous_secret_expires_at = at + grace if grace else None
     endpoint.secret_sealed = seal_secret(vault, endpoint_id, tenant_id, secret)
     endpoint.updated_at = at
     await session.flush()
     return endpoint, secret
+
+
+def _later(moment: datetime | None, than: datetime) -> bool:
+    return moment is not None and moment > than
 
 
 def new_secret() -> str:

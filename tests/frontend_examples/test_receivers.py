@@ -147,7 +147,7 @@ def signed(
         timestamp=int((datetime.now(UTC) - age).timestamp()),
         body=body,
         secret=secret,
-        previous_secret=previous,
+        previous_secrets=[previous] if previous else [],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -28,13 +28,14 @@ from protocol.webhook import (
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PREVIOUS = "whsec_" + "/" * 42 + "8="
+OLDER = "whsec_" + "B" * 43 + "="
 STRANGER = "whsec_" + "A" * 43 + "="
 BODY = '{"name":"Zoë Çelik","pin":"0042"}'.encode()
 SENT = datetime(2026, 3, 1, 7, 0, 4, tzinfo=UTC)
 DELIVERY = UUID("01953c6e-0000-7000-8000-000000000001")
 
 
-def signed(body: bytes = BODY, *, previous: str | None = None, sent: datetime = SENT) -> dict[str, str]:
+def signed(body: bytes = BODY, *, previous: Sequence[str] = (), sent: datetime = SENT) -> dict[str, str]:
     return webhook.headers(
         event_id="evt_01jn8q0000e000000000000001",
         event_type="punch.created",
@@ -43,7 +44,7 @@ def signed(body: bytes = BODY, *, previous: str | None = None, sent: datetime = 
         timestamp=int(sent.timestamp()),
         body=body,
         secret=SECRET,
-        previous_secret=previous,
+        previous_secrets=previous,
     )
 
 
@@ -90,12 +91,23 @@ def test_an_attempt_carries_exactly_these_headers() -> None:
 
 
 def test_during_a_rotation_both_secrets_sign_and_the_single_header_stays_with_the_previous() -> None:
-    headers = signed(previous=PREVIOUS)
+    headers = signed(previous=[PREVIOUS])
 
     new = sign_standard(SECRET, "evt_01jn8q0000e000000000000001", 1_772_348_404, BODY)
     old = sign_standard(PREVIOUS, "evt_01jn8q0000e000000000000001", 1_772_348_404, BODY)
     assert headers["webhook-signature"] == f"{new} {old}"
     assert headers["X-PunchConnect-Signature"] == sign_legacy(PREVIOUS, BODY)
+    assert headers["X-PunchConnect-Signature-Key"] == "previous"
+
+
+def test_after_two_rotations_three_secrets_sign_and_the_single_header_stays_with_the_oldest() -> None:
+    headers = signed(previous=[PREVIOUS, OLDER])
+
+    assert headers["webhook-signature"].split(" ") == [
+        sign_standard(secret, "evt_01jn8q0000e000000000000001", 1_772_348_404, BODY)
+        for secret in (SECRET, PREVIOUS, OLDER)
+    ]
+    assert headers["X-PunchConnect-Signature"] == sign_legacy(OLDER, BODY)
     assert headers["X-PunchConnect-Signature-Key"] == "previous"
 
 
@@ -123,14 +135,14 @@ def test_every_library_accepts_the_current_secret(accept: Verifier, body: bytes)
 
 
 @VERIFIERS
-@pytest.mark.parametrize("secret", [SECRET, PREVIOUS])
-def test_every_library_accepts_either_secret_during_a_rotation(accept: Verifier, secret: str) -> None:
-    accept(secret, signed(previous=PREVIOUS, sent=datetime.now(UTC)), BODY)
+@pytest.mark.parametrize("secret", [SECRET, PREVIOUS, OLDER])
+def test_every_library_accepts_any_of_the_secrets_during_a_rotation(accept: Verifier, secret: str) -> None:
+    accept(secret, signed(previous=[PREVIOUS, OLDER], sent=datetime.now(UTC)), BODY)
 
 
 @VERIFIERS
 def test_every_library_refuses_another_secret(accept: Verifier) -> None:
-    headers = signed(previous=PREVIOUS, sent=datetime.now(UTC))
+    headers = signed(previous=[PREVIOUS], sent=datetime.now(UTC))
 
     with pytest.raises(REFUSALS):
         accept(STRANGER, headers, BODY)

@@ -19,7 +19,7 @@ import svix
 
 from app import ids, migrations
 from app.broadcast import Bell
-from app.domain import deliveries, outbox, replays
+from app.domain import deliveries, endpoints, outbox, replays
 from app.domain.deliveries import DeliveryStatus, Load, Result
 from app.domain.endpoints import Endpoint
 from app.domain.events import Cursors, EventType, webhook_body
@@ -83,6 +83,29 @@ async def test_during_a_rotation_both_secrets_verify_and_the_plain_header_keeps_
     assert verified(request, SECRET) == 3
     assert standardwebhooks.Webhook(NEW_SECRET).verify(request.body, request.headers) == request.payload
     svix.Webhook(NEW_SECRET).verify(request.body, request.headers)
+
+
+async def test_after_two_rotations_all_three_secrets_verify_and_the_plain_header_keeps_the_oldest(
+    scene: Scene,
+) -> None:
+    endpoint = await scene.endpoint(secret=SECRET)
+    new = []
+    for _ in range(2):
+        async with scene.db.write(scene.tenant_id) as session:
+            _, secret = await endpoints.rotate_secret(
+                session, scene.tenant_id, endpoint.id, timedelta(days=1), scene.vault
+            )
+        new.append(secret)
+    await scene.happen()
+
+    async with scene.worker():
+        await scene.receiver.count(1)
+
+    [request] = scene.receiver.requests
+    assert verified(request, SECRET) == 3
+    for secret in new:
+        assert standardwebhooks.Webhook(secret).verify(request.body, request.headers) == request.payload
+        svix.Webhook(secret).verify(request.body, request.headers)
 
 
 async def test_after_a_rotation_only_the_new_secret_is_used(scene: Scene) -> None:

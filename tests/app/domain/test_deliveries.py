@@ -299,6 +299,33 @@ async def test_the_previous_secret_comes_along_until_its_grace_ends(
     assert len(jobs) == 2
 
 
+async def test_the_secret_before_that_comes_along_until_its_own_grace_ends(
+    own_db: Database, vault: Vault, tenant_id: UUID
+) -> None:
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    made = [
+        await make_endpoint(
+            own_db,
+            vault,
+            tenant_id,
+            previous_secret="whsec_AAAA",
+            previous_secret_expires_at=previous,
+            older_secret="whsec_BBBB",
+            older_secret_expires_at=older,
+        )
+        for previous, older in ((now + hour, now + hour), (now + hour, now - hour), (now - hour, now + hour))
+    ]
+    await happen(own_db, tenant_id)
+
+    jobs = {job.endpoint_id: job for job in await load(own_db, await claim(own_db))}
+
+    assert [(jobs[endpoint.id].previous_secret_sealed, jobs[endpoint.id].older_secret_sealed) for endpoint in made] == [
+        (made[0].previous_secret_sealed, made[0].older_secret_sealed),
+        (made[1].previous_secret_sealed, None),
+        (None, made[2].older_secret_sealed),
+    ]
+
+
 async def test_a_paused_endpoints_delivery_is_parked_uncounted(own_db: Database, endpoint: Endpoint) -> None:
     await happen(own_db, endpoint.tenant_id, 2)
     claims = await claim(own_db)

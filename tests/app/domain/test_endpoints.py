@@ -220,9 +220,71 @@ async def test_a_rotated_secret_keeps_the_one_before_it_for_the_grace(
     assert until is not None
     assert endpoints.open_secret(vault, made.id, tenant_id, previous) == first
     assert timedelta(minutes=59) < until - at < timedelta(minutes=61)
-    assert (hard.previous_secret_sealed, hard.previous_secret_expires_at) == (None, None)
-    assert endpoints.open_secret(vault, made.id, tenant_id, hard.secret_sealed) == third
+    assert secrets_of(vault, hard) == [third]
     assert len({first, second, third}) == 3
+
+
+async def rotate(db: Database, vault: Vault, endpoint: Endpoint, grace: timedelta) -> tuple[Endpoint, str]:
+    async with db.write(endpoint.tenant_id) as session:
+        return await endpoints.rotate_secret(session, endpoint.tenant_id, endpoint.id, grace, vault)
+
+
+def secrets_of(vault: Vault, endpoint: Endpoint) -> list[str]:
+    """The present one first, then those that sign beside it."""
+    sealed = (endpoint.secret_sealed, endpoint.previous_secret_sealed, endpoint.older_secret_sealed)
+    ends = (endpoint.previous_secret_expires_at, endpoint.older_secret_expires_at)
+    assert [each is None for each in ends] == [each is None for each in sealed[1:]]
+    return [endpoints.open_secret(vault, endpoint.id, endpoint.tenant_id, each) for each in sealed if each is not None]
+
+
+async def test_a_second_rotation_leaves_the_first_secret_its_own_grace(
+    db: Database, vault: Vault, make_tenant: MakeTenant
+) -> None:
+    made, first = await create(db, vault, (await make_tenant()).tenant_id)
+    day = timedelta(days=1)
+
+    once, second = await rotate(db, vault, made, day)
+    twice, third = await rotate(db, vault, made, timedelta(hours=1))
+    thrice, fourth = await rotate(db, vault, made, day)
+
+    assert secrets_of(vault, once) == [second, first]
+    assert secrets_of(vault, twice) == [third, second, first]
+    assert twice.older_secret_expires_at == once.previous_secret_expires_at
+    assert secrets_of(vault, thrice) == [fourth, third, second]
+    assert thrice.older_secret_expires_at == twice.previous_secret_expires_at
+
+
+async def test_a_rotation_without_grace_ends_every_older_secret(
+    db: Database, vault: Vault, make_tenant: MakeTenant
+) -> None:
+    made, _ = await create(db, vault, (await make_tenant()).tenant_id)
+    for _ in range(2):
+        await rotate(db, vault, made, timedelta(days=1))
+
+    hard, last = await rotate(db, vault, made, timedelta(0))
+
+    assert secrets_of(vault, hard) == [last]
+
+
+@pytest.mark.parametrize("over", ["previous", "older", "both"])
+async def test_a_secret_whose_grace_has_ended_takes_no_place(
+    db: Database, vault: Vault, make_tenant: MakeTenant, over: str
+) -> None:
+    made, first = await create(db, vault, (await make_tenant()).tenant_id)
+    _, second = await rotate(db, vault, made, timedelta(days=1))
+    _, third = await rotate(db, vault, made, timedelta(days=1))
+    ended = datetime.now(UTC) - timedelta(seconds=1)
+    async with db.write(made.tenant_id) as session:
+        endpoint = await endpoints.get(session, made.tenant_id, made.id)
+        if over != "older":
+            endpoint.previous_secret_expires_at = ended
+        if over != "previous":
+            endpoint.older_secret_expires_at = ended
+
+    rotated, fourth = await rotate(db, vault, made, timedelta(days=1))
+
+    left = {"previous": [first], "older": [second], "both": []}[over]
+    assert secrets_of(vault, rotated) == [fourth, third, *left]
 
 
 async def test_a_grace_out_of_bounds_is_refused(db: Database, vault: Vault, make_tenant: MakeTenant) -> None:
