@@ -61,8 +61,8 @@ class Application:
         self.graphql = GraphQLApi(
             Parts(settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys)
         )
-        desk = dashboard.Parts(
-            settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys
+        self._desk = dashboard.Desk(
+            dashboard.Parts(settings, self.db, self.vault, self.cursors, bell=self.bell, feed=self.feed, keys=self.keys)
         )
         self._hosts = Hosts(settings.allowed_hosts)
         self._pages = Starlette(
@@ -74,7 +74,7 @@ class Application:
                 *schemas.routes(settings),
                 *assets.routes(),
                 *playground.routes(settings),
-                *dashboard.routes(desk),
+                *dashboard.routes(self._desk),
             ],
             lifespan=self._lifespan,
             exception_handlers={HTTPException: self._page_error, AppError: self._page_error},
@@ -108,13 +108,18 @@ class Application:
         url = self.settings.public_url.rstrip("/")
         return JSONResponse({"name": "PunchConnect", "graphql_url": f"{url}/graphql", "docs_url": f"{url}/docs/"})
 
-    async def _page_error(self, _request: Request, exc: Exception) -> Response:
+    async def _page_error(self, request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
         codes = {404: "not_found", 405: "method_not_allowed"}
         code = codes.get(status, "bad_request" if status < 500 else "internal_error")
-        message = "There is nothing here." if status == 404 else "This cannot be answered."
+        messages = {404: "There is nothing here.", 405: f"This address does not take {request.method}."}
+        message = messages.get(status, "This cannot be answered.")
         if isinstance(exc, AppError):
             status, code, message = exc.status, exc.code, exc.message
+        # With 405 that is Allow.
+        headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
+        if dashboard.is_looked_at(request):
+            return await self._desk.stray(request, status, code, message, headers)
         name = request_id()
         error: dict[str, Any] = {
             "code": code,
@@ -123,7 +128,7 @@ class Application:
             "doc_url": doc_url(self.settings.public_url, code),
             "request_id": name,
         }
-        return JSONResponse({"error": error}, status, headers={"X-Request-Id": name})
+        return JSONResponse({"error": error}, status, headers={**headers, "X-Request-Id": name})
 
 
 def _set_aside() -> None:

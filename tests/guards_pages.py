@@ -14,6 +14,24 @@ SIGNUPS, AT_SIGNUP = "app/domain/signups.py", "tests/app/web/test_signup.py::tes
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
+        "pages: a browser that is refused gets a page",
+        "app/main.py",
+        [("if dashboard.is_looked_at(request):", "if False:")],
+        [AT_DASHBOARD + "a_browser_that_is_refused_gets_a_page_and_a_way_back"],
+    ),
+    Guard(
+        "pages: a program that is refused gets JSON",
+        "app/main.py",
+        [("if dashboard.is_looked_at(request):", "if True:")],
+        [AT_DASHBOARD + "a_program_that_is_refused_gets_json"],
+    ),
+    Guard(
+        "pages: only what was sent was not changed",
+        "app/web/dashboard/desk.py",
+        [('sent=request.method not in ("GET", "HEAD")', "sent=True")],
+        [AT_DASHBOARD + "a_refused_form_says_that_nothing_was_changed"],
+    ),
+    Guard(
         "pages: nobody signs up unless the operator says so",
         "app/web/dashboard/desk.py",
         [

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from app.web.dashboard import audit, devices, employees, keys, live, punches, webhooks
-from app.web.dashboard.desk import Desk
+from app.web.dashboard.desk import Desk as Desk
 from app.web.dashboard.desk import Parts as Parts
 
 
-def routes(parts: Parts) -> list[BaseRoute]:
+def is_looked_at(request: Request) -> bool:
+    """Whether a person's browser asks for something below /dashboard: a refusal is a page then, not JSON."""
+    path = request.scope["path"]
+    if path != "/dashboard" and not path.startswith("/dashboard/"):
+        return False
+    accepted = request.headers.get("accept", "").lower().split(",")
+    return any(each.partition(";")[0].strip() == "text/html" for each in accepted)
+
+
+def routes(desk: Desk) -> list[BaseRoute]:
     """/dashboard/ and what is below."""
-    desk = Desk(parts)
     pages = [
         *desk.doors(),
         *live.routes(desk),

@@ -235,6 +235,17 @@ class Desk:
         """Terminals seen from here on count as online."""
         return now() - self.delay - PATIENCE
 
+    async def stray(
+        self, request: Request, status: int, code: str, message: str, headers: Mapping[str, str]
+    ) -> Response:
+        """The page for an address that none of ours has, or that is not asked in this way."""
+        session: Session | None = None
+        with suppress(AppError):
+            session = await self.sessions.read(request)
+        page = self._refusal(request, session, status=status, code=code, message=message)
+        page.headers.update(headers)
+        return page
+
     def doors(self) -> list[BaseRoute]:
         """Signing in and out."""
         return [
@@ -369,10 +380,23 @@ class Desk:
         return handle
 
     def _refuse(self, request: Request, session: Session | None, exc: AppError, name: str | None = None) -> Response:
-        url = doc_url(self.parts.settings.public_url, exc.code)
+        return self._refusal(request, session, name, status=exc.status, code=exc.code, message=exc.message)
+
+    def _refusal(
+        self,
+        request: Request,
+        session: Session | None,
+        name: str | None = None,
+        *,
+        status: int,
+        code: str,
+        message: str,
+    ) -> Response:
+        url = doc_url(self.parts.settings.public_url, code)
         name = name or request_id()
+        shown = {"status": status, "code": code, "message": message, "doc_url": url, "name": name}
         response = self.render(
-            "refused.html", request, session, exc.status, code=exc.code, message=exc.message, doc_url=url, name=name
+            "refused.html", request, session, status, sent=request.method not in ("GET", "HEAD"), **shown
         )
         response.headers["X-Request-Id"] = name
         return response

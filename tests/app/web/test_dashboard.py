@@ -34,6 +34,8 @@ from tests.server import Server, request
 
 SERIAL = "DASH0001"
 PATIENCE = 20
+#: What a browser asks for when somebody follows a link.
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,77 @@ async def test_every_page_is_whole_and_strict(inside: Office, path: str) -> None
     assert not re.search(
         r"<script(?! src=\"/assets/)|<style| style=| on[a-z]+=\"|(?:src|href|action)=\"(?!/|\?|#|http://127)", page.text
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says", "back"),
+    [
+        ("sites", 404, "There is nothing here.", ""),
+        ("devices/dev_1/nothing", 404, "There is nothing here.", "devices"),
+        ("sign-out", 405, "This address does not take GET.", ""),
+        ("keys/x", 405, "This address does not take GET.", "keys"),
+        ("devices/nothing", 400, "", "devices"),
+    ],
+)
+async def test_a_browser_that_is_refused_gets_a_page_and_a_way_back(
+    inside: Office, path: str, status: int, says: str, back: str
+) -> None:
+    page = await inside.http.get(f"/dashboard/{path}", headers={"Accept": BROWSER})
+
+    assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "script-src 'self'; style-src 'self';" in page.headers["content-security-policy"]
+    assert f'role="alert">{says}' in page.text
+    assert f'<a class="button" href="/dashboard/{back}">Back to ' in page.text
+    assert page.headers["x-request-id"] in page.text
+    assert page.headers.get("allow") == ("POST" if status == 405 else None)
+    assert "Nothing was changed" not in page.text
+    assert "Sign out" in page.text
+
+
+@pytest.mark.parametrize("path", ["sites", "sign-out"])
+async def test_a_refused_stranger_gets_a_page_without_the_pages_of_a_tenant(office: Office, path: str) -> None:
+    page = await office.http.get(f"/dashboard/{path}", headers={"Accept": BROWSER})
+
+    assert page.status_code == {"sites": 404, "sign-out": 405}[path]
+    assert '<a class="button" href="/dashboard/">Back to the dashboard</a>' in page.text
+    assert "Sign out" not in page.text
+    assert "/dashboard/devices" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"), [("dashboard/sites", "*/*"), ("dashboards", "text/html"), ("x", "text/html")]
+)
+async def test_a_program_that_is_refused_gets_json(inside: Office, path: str, accept: str) -> None:
+    answer = await inside.http.get(f"/{path}", headers={"Accept": accept})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_refused_form_says_that_nothing_was_changed(inside: Office) -> None:
+    strange = f"devices/{ids.show('dev', ids.new())}"
+
+    sent = await inside.post(strange, do="retire")
+    read = await inside.http.get(f"/dashboard/{strange}")
+    away = await inside.http.post("/dashboard/punches", headers={"Accept": BROWSER})
+
+    assert [page.status_code for page in (sent, read, away)] == [404, 404, 405]
+    assert ["Nothing was changed. What you typed" in page.text for page in (sent, read, away)] == [True, False, True]
+
+
+async def test_another_tenants_thing_and_none_are_the_same_page(inside: Office, db: Database, vault: Vault) -> None:
+    async with db.across("operate") as connection:
+        other = await tenants.create(connection, vault, "Other")
+    async with db.write(other.tenant.id) as session:
+        device = await devices.register(session, other.tenant.id, "OTHER1", time_zone="UTC")
+
+    async def asked(name: str) -> tuple[int, str]:
+        page = await inside.http.get(f"/dashboard/devices/{name}", headers={"Accept": BROWSER})
+        return page.status_code, page.text.replace(name, "ID").replace(page.headers["x-request-id"], "REQUEST")
+
+    theirs, none = await asked(ids.show("dev", device.id)), await asked(ids.show("dev", ids.new()))
+
+    assert theirs[0] == 404
+    assert theirs == none
 
 
 async def test_another_tenants_things_are_not_found(inside: Office, db: Database, vault: Vault) -> None:
