@@ -216,6 +216,7 @@ async def simulate(
     seed: int | None = None,
     dialect: str = "attendance",
     quirks: str = "",
+    memory: Path | None = None,
     json: bool = False,
 ) -> int:
     """Virtual terminals that speak the real protocol and keep every record until it is acknowledged.
@@ -235,6 +236,9 @@ async def simulate(
     quirks
         Oddities of their firmware, separated by spaces: no-final-newline, crlf, zero-based, stamp-ignored, gb18030,
         windows-1256, resend-all, packets.
+    memory
+        A file in which they keep what they hold, as in flash: a later run with it goes on from there. Without one they
+        begin empty, which a server that knows them takes for a reset.
     """
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -260,6 +264,7 @@ async def simulate(
             seed=seed,
             dialect=dialect,
             quirks=quirks.split(),
+            memory=memory,
             stop=stop,
             progress=progress,
         )
@@ -302,6 +307,8 @@ async def _simulate(url: str, **plan: Any) -> simulator.Report:
         return await simulator.simulate(url, **plan)
     except ValueError as exc:
         raise WrongUsage(str(exc)) from exc
+    except simulator.MemoryUnusable as exc:
+        raise Failed(str(exc)) from exc
 
 
 class _Silence:

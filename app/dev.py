@@ -121,7 +121,7 @@ async def _run(plan: Plan, data_dir: Path, console: Console | None) -> None:
         await _provide_app_role(here)
         await _provide_tenant(here, data_dir)
         _start_children(here)
-        if await _ready(here):
+        if await _ready(here, data_dir):
             facts = _facts(here)
             _write_private(announced, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
             _say(facts, console)
@@ -356,14 +356,16 @@ def _start_children(here: Installation) -> None:
         here.children.append(asyncio.create_task(_keep_running(here, command), name=command[0]))
 
 
-def _start_terminals(here: Installation) -> None:
+def _start_terminals(here: Installation, data_dir: Path) -> None:
     if here.plan.devices < 1:
         return
     parts = urlsplit(here.tenant["enrollment_url"])
     url = here.local_url + parts.path  # whatever the public URL is, these are here
     people = ["--employees", str(len(_NAMES))]
     pace = ["--devices", str(here.plan.devices), "--rate", "0.5", "--duration", "inf"]
-    command = ["simulate", "--url", url, *pace, *people, "--json"]
+    # A terminal that a restart empties would look reset to the server, rightly, for a week.
+    memory = ["--memory", str(data_dir / "terminals.db")]
+    command = ["simulate", "--url", url, *pace, *people, *memory, "--json"]
     here.children.append(asyncio.create_task(_keep_running(here, command), name="simulate"))
 
 
@@ -405,12 +407,12 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _ready(here: Installation) -> bool:
+async def _ready(here: Installation, data_dir: Path) -> bool:
     """Wait until the server can serve. Raises when it cannot be had; False when stopped meanwhile."""
     deadline = asyncio.get_running_loop().time() + _READY_SECONDS
     while not here.stop.is_set():
         if await _answers(here):
-            _start_terminals(here)
+            _start_terminals(here, data_dir)
             return True
         if asyncio.get_running_loop().time() > deadline:
             raise TimeoutError(f"The server did not answer on port {here.plan.port}: is the port taken? Try --port.")

@@ -50,6 +50,7 @@ AT_ADDRESSES, AT_OUTBOUND = "tests/app/domain/test_addresses.py::test_", "tests/
 AT_IDEMPOTENCY, AT_POOL = "tests/app/domain/test_idempotency.py::test_", "tests/workers/test_pool.py::test_"
 AT_EVENTS = "tests/app/domain/test_events.py::test_"
 AT_CORPUS = "tests/app/web/test_corpus.py::test_"
+AT_SIMULATOR = "tests/app/test_simulator.py::test_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +459,42 @@ GUARDS = (
         "app/dev.py",
         [("        await _find_port_free(plan)\n", "")],
         ["tests/app/test_dev.py::test_at_a_port_that_is_taken_it_ends_before_anything_is_started"],
+    ),
+    Guard(
+        "dev: its terminals outlast it",
+        "app/dev.py",
+        [("*people, *memory,", "*people,")],
+        ["tests/journeys/test_dev_again.py::test_a_terminal_of_dev_is_the_same_one_after_a_restart_and_after_a_crash"],
+    ),
+    Guard(
+        "virtual terminals: a punch is on disk before it is sent",
+        "app/simulator/terminal.py",
+        [("        self._memory.add(written)\n", "")],
+        [AT_SIMULATOR + "a_punch_is_written_down_before_it_is_sent"],
+    ),
+    Guard(
+        "virtual terminals: what was acknowledged is not sent again after a power cut",
+        "app/simulator/terminal.py",
+        [("            self._memory.acknowledge([record.number for record in batch])\n", "            pass\n")],
+        [AT_SIMULATOR + "after_a_power_cut_numbers_go_on_and_only_what_was_not_acknowledged_is_sent_again"],
+    ),
+    Guard(
+        "virtual terminals: a reset empties the memory on disk",
+        "app/simulator/terminal.py",
+        [("        self._memory.wipe()\n", "")],
+        [AT_SIMULATOR + "a_power_cut_leaves_users_and_a_reset_nothing"],
+    ),
+    Guard(
+        "virtual terminals: their memory on disk has a bound",
+        "app/simulator/terminal.py",
+        [("            self._memory.let_go(oldest.number)\n", "")],
+        [AT_SIMULATOR + "a_full_memory_stays_as_small_on_disk"],
+    ),
+    Guard(
+        "virtual terminals: one process at a time has a memory",
+        "app/simulator/memory.py",
+        [("PRAGMA locking_mode = EXCLUSIVE;\n", "")],
+        [AT_SIMULATOR + "a_memory_is_of_one_process_at_a_time"],
     ),
 )
 

@@ -6,8 +6,8 @@ cut short nobody knows whether the server stored it, so its records are marked *
 truth a test needs: what was acknowledged must be stored exactly once, what is unknown at most once.
 
 Three layers, each usable alone: `link` (one HTTP connection), `terminal` and `access` (one device of either dialect,
-with its `records`), and `play` (a `fleet` of them living through one of the `scenarios`). Nothing of the server is
-imported here: the two sides share only the protocol.
+with its `records` and the `memory` that outlasts its power), and `play` (a `fleet` of them living through one of the
+`scenarios`). Nothing of the server is imported here: the two sides share only the protocol.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from app.simulator.link import CutShort as CutShort
 from app.simulator.link import Link as Link
 from app.simulator.link import Unreachable as Unreachable
 from app.simulator.link import reach as reach
+from app.simulator.memory import MemoryUnusable as MemoryUnusable
+from app.simulator.memory import memories as memories
 from app.simulator.play import UnknownScenario as UnknownScenario
 from app.simulator.play import serial_numbers as serial_numbers
 from app.simulator.play import simulate as simulate

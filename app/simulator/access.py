@@ -87,7 +87,7 @@ class AccessTerminal(Terminal):
                 known = {ours[key]: value for key, value in fields.items() if key in ours}
                 return self._keep_user(known.get("PIN", ""), known), ""
             case ["DATA", "DELETE", user] if user.startswith("user "):
-                self.users.pop(read_fields(command).get("Pin", ""), None)
+                self._forget_user(read_fields(command).get("Pin", ""))
             case ["DATA", *_] | ["REBOOT"] | ["AC_UNLOCK"] | ["ENROLL_FP", *_] | ["VERIFY", *_]:
                 return -1004, ""  # the other dialect's words
             case _:

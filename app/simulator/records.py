@@ -108,7 +108,7 @@ class TerminalReport:
     """One terminal's account. `requests == accepted + refused + unknown`; `made == acknowledged + unacknowledged`."""
 
     serial: str
-    made: int  # records
+    made: int  # records, and those that it had not got rid of before its power went
     acknowledged: int  # records
     unacknowledged: int  # records
     resent: int  # records that were sent more than once

@@ -15,6 +15,7 @@ from itertools import islice
 from urllib.parse import quote
 
 from app.simulator.link import Answer, CutShort, Link, Unreachable
+from app.simulator.memory import Memory, Written
 from app.simulator.records import WALL_CLOCK, Options, Outcome, Quirk, Record, State, TerminalReport
 from protocol.adms.records import OperLog, UserInfo
 from protocol.adms.writers import write_tagged
@@ -30,7 +31,7 @@ class Refused(Exception):
 
 
 class Terminal:
-    """One virtual device. `punch` any time, `run` until `stop`; all state stays in the object, as in flash memory.
+    """One virtual device. `punch` any time, `run` until `stop`; it begins with what is in `memory`, as from flash.
 
     `speed` divides every wait that firmware does (ErrorDelay 30 s at speed 100 is 0.3 s); wall time is not scaled.
     `clock` gives Unix seconds; with `sets_clock` the server's Date header and TimeZone option move the wall clock.
@@ -53,6 +54,7 @@ class Terminal:
         capacity: int = 100_000,
         tls: ssl.SSLContext | None = None,
         quirks: Collection[str] = (),
+        memory: Memory | None = None,
     ) -> None:
         self.serial = serial
         self.quirks = frozenset(Quirk(quirk) for quirk in quirks)
@@ -97,6 +99,21 @@ class Terminal:
         self._accepted = self._refused = self._unknown = self._unreachable = 0
         self._latencies: deque[float] = deque(maxlen=100_000)
         self._trouble: str | None = None
+        self._memory = memory or Memory()
+        self._remember()
+
+    def _remember(self) -> None:
+        """The power is back. What was not acknowledged may have been under way when it went."""
+        self.users.update(self._memory.users())
+        for kept in self._memory.records():
+            record = self._record(kept)
+            record.state = State.ACKNOWLEDGED if kept.acknowledged else State.UNKNOWN
+            self.records.append(record)
+            self._taken.add(record.key)
+            self._number = kept.number + 1
+        left = [record for record in self.records if record.state is not State.ACKNOWLEDGED]
+        self._made = len(left)
+        self._enqueue(left)
 
     # -- what people and cables do to it
 
@@ -113,17 +130,24 @@ class Terminal:
         self, pin: str, at: datetime | None = None, state: int = 0, verify: int = 1, work_code: str = "0"
     ) -> Record:
         """Someone checks in. The record is kept until the server says OK."""
-        at = at or self.wall_time()
-        key = f"{pin}\t{at:{WALL_CLOCK}}\t{state}"
+        written = Written(self._number, pin, at or self.wall_time(), state, verify, work_code)
+        self._memory.add(written)
+        record = self._record(written)
         self._made += 1
-        record = Record(self._number, pin, at, key, self._line(self._number, pin, at, state, verify, work_code))
         self._number += 1
         self.records.append(record)
-        self._taken.add(key)
+        self._taken.add(record.key)
         if len(self.records) > self._capacity and self.records[0].state is State.ACKNOWLEDGED:
-            self._taken.discard(self.records.popleft().key)
+            oldest = self.records.popleft()
+            self._taken.discard(oldest.key)
+            self._memory.let_go(oldest.number)
         self._enqueue([record])
         return record
+
+    def _record(self, of: Written) -> Record:
+        key = f"{of.pin}\t{of.at:{WALL_CLOCK}}\t{of.state}"
+        line = self._line(of.number, of.pin, of.at, of.state, of.verify, of.work_code)
+        return Record(of.number, of.pin, of.at, key, line)
 
     def _line(self, _number: int, pin: str, at: datetime, state: int, verify: int, work_code: str) -> str:
         return f"{pin}\t{at:{WALL_CLOCK}}\t{state}\t{verify}\t{work_code}\t0\t0\t0\t0\t0\t"
@@ -139,6 +163,7 @@ class Terminal:
         self.records.clear()
         self._queue.clear()
         self.users.clear()
+        self._memory.wipe()
         self._drained.set()
         self._number = 0 if Quirk.ZERO_BASED in self.quirks else 1
         self._disconnected = True
@@ -351,6 +376,8 @@ class Terminal:
             elif outcome is Outcome.UNKNOWN and record.state is State.PENDING:
                 record.state = State.UNKNOWN
             self.history.append((record, outcome))
+        if outcome is Outcome.ACKNOWLEDGED:
+            self._memory.acknowledge([record.number for record in batch])
         while self._queue and self._queue[0].state is State.ACKNOWLEDGED:
             self._queue.popleft()
         if not self._queue:
@@ -450,7 +477,7 @@ class Terminal:
             case ["UPDATE", "USERINFO"] if pin:
                 return self._keep_user(pin, fields)
             case ["DELETE", "USERINFO"] if pin:
-                self.users.pop(pin, None)
+                self._forget_user(pin)
                 return 0
         return -1002
 
@@ -468,7 +495,12 @@ class Terminal:
         if pin not in self.users and len(self.users) >= self.most_users:
             return -1001
         self.users.setdefault(pin, {}).update(user)
+        self._memory.keep_user(pin, self.users[pin])
         return 0
+
+    def _forget_user(self, pin: str) -> None:
+        self.users.pop(pin, None)
+        self._memory.keep_user(pin, None)
 
     async def _send_users(self, pin: str | None) -> int:
         """Upload the record of one user, or everybody's; how many."""

@@ -5,17 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from app import cli
-from app.simulator import Options, Outcome, State, Terminal, UnknownScenario, Unreachable, reach, simulate
+from app.simulator import (
+    AccessTerminal,
+    MemoryUnusable,
+    Options,
+    Outcome,
+    State,
+    Terminal,
+    UnknownScenario,
+    Unreachable,
+    memories,
+    reach,
+    simulate,
+)
 from bench.load import closed_loop
 from tests.server import listen
 
@@ -693,6 +708,156 @@ def test_the_command_says_in_one_line_that_no_terminal_gets_there(
     assert said.err.endswith("Is a server running there?\n")
     assert said.err.count("\n") == 1
     assert "a-secret-token" not in said.err
+
+
+# -- what outlasts the power
+
+
+@asynccontextmanager
+async def powered(kind: type[Terminal], url: str, memory: Path, **more: Any) -> AsyncIterator[Terminal]:
+    """Until the power goes, in the middle of whatever it does."""
+    with memories(memory, ["VIRT000001"]) as (flash,):
+        terminal = kind("VIRT000001", url, speed=FAST, memory=flash, **more)
+        running = asyncio.create_task(terminal.run())
+        try:
+            yield terminal
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_after_a_power_cut_numbers_go_on_and_only_what_was_not_acknowledged_is_sent_again(
+    server: Server, tmp_path: Path
+) -> None:
+    server.script.extend(["ok", "ok", "silent"])
+    async with powered(Terminal, server.url, tmp_path / "flash", realtime_lines=1, backlog_lines=1) as terminal:
+        lines = three_punches(terminal)
+        await until(lambda: len(server.uploads) == 3)
+    before = len(server.polls)
+
+    async with powered(Terminal, server.url, tmp_path / "flash") as terminal:
+        held = [(record.number, record.line, record.state) for record in terminal.records]
+        await all_acknowledged(terminal)
+        fourth = terminal.punch("9", NINE + timedelta(minutes=1)).line
+        await all_acknowledged(terminal)
+        report = terminal.report()
+        await until(lambda: len(server.polls) > before)
+
+    acknowledged, unknown = State.ACKNOWLEDGED, State.UNKNOWN
+    assert held == [(1, lines[0], acknowledged), (2, lines[1], acknowledged), (3, lines[2], unknown)]
+    assert [upload.lines for upload in server.uploads[3:]] == [[lines[2]], [fourth]]
+    assert [upload.query["Stamp"] for upload in server.uploads[3:]] == ["3", "4"]
+    assert server.polls[before].query["INFO"].split(",")[3] in {"3", "4"}
+    assert (report.made, report.acknowledged, report.unacknowledged) == (2, 2, 0)
+
+
+async def test_a_punch_is_written_down_before_it_is_sent(server: Server, tmp_path: Path) -> None:
+    server.every_upload = "silent"
+    async with powered(Terminal, server.url, tmp_path / "flash") as terminal:
+        sent = terminal.punch("0042", NINE).line
+        await until(lambda: len(server.uploads) == 1)
+
+    with memories(tmp_path / "flash", ["VIRT000001"]) as (flash,):
+        kept = Terminal("VIRT000001", server.url, memory=flash).records
+
+    assert [record.line for record in kept] == [sent]
+
+
+async def test_a_power_cut_leaves_users_and_a_reset_nothing(server: Server, tmp_path: Path) -> None:
+    for command in ("UPDATE USERINFO PIN=7\tName=Mei", "UPDATE USERINFO PIN=8\tName=Omar", "DELETE USERINFO PIN=7"):
+        server.commands.append(f"C:1:DATA {command}")
+    async with powered(Terminal, server.url, tmp_path / "flash") as terminal:
+        terminal.punch("8", NINE)
+        await until(lambda: len(server.results) == 3)
+        await all_acknowledged(terminal)
+    async with powered(Terminal, server.url, tmp_path / "flash") as terminal:
+        known, held = dict(terminal.users), len(terminal.records)
+        terminal.factory_reset()
+    async with powered(Terminal, server.url, tmp_path / "flash") as terminal:
+        left = (terminal.users, list(terminal.records), terminal.punch("8", NINE).number)
+
+    assert (known, held) == ({"8": {"PIN": "8", "Name": "Omar"}}, 1)
+    assert left == ({}, [], 1)
+
+
+def test_each_dialect_and_each_terminal_finds_its_own_records(tmp_path: Path) -> None:
+    kinds = {"VIRT000001": Terminal, "VIRT000002": AccessTerminal}
+
+    def switch_on(punches: int) -> list[list[str]]:
+        with memories(tmp_path / "flash", kinds) as flashes:
+            fleet = [
+                kind(name, "http://here", memory=flash)
+                for (name, kind), flash in zip(kinds.items(), flashes, strict=True)
+            ]
+            for number, terminal in enumerate(fleet, 1):
+                for second in range(punches * number):
+                    terminal.punch(str(number), NINE + timedelta(seconds=second), 4, 15, "2")
+            return [[record.line for record in terminal.records] for terminal in fleet]
+
+    made = switch_on(1)
+
+    assert [len(lines) for lines in made] == [1, 2]
+    assert switch_on(0) == made
+
+
+def test_a_full_memory_stays_as_small_on_disk(tmp_path: Path) -> None:
+    def switch_on(punches: int) -> list[int]:
+        with memories(tmp_path / "flash", ["VIRT000001"]) as (flash,):
+            terminal = Terminal("VIRT000001", "http://here", capacity=3, memory=flash)
+            for _ in range(punches):
+                record = terminal.punch("1", NINE + timedelta(seconds=len(terminal.records) + terminal._number))
+                terminal._settle([record], Outcome.ACKNOWLEDGED)
+            return [written.number for written in flash.records()]
+
+    switch_on(5)
+
+    assert switch_on(2) == [5, 6, 7]
+
+
+async def test_runs_with_one_memory_are_one_life(server: Server, tmp_path: Path) -> None:
+    plan: dict[str, Any] = {"devices": 1, "rate": 200, "duration": 0.05, "speed": FAST, "memory": tmp_path / "flash"}
+
+    first = await simulate(server.url, **plan)
+    second = await simulate(server.url, **plan)
+
+    assert (first.made, first.acknowledged, second.made, second.acknowledged) == (10, 10, 10, 10)
+    assert {int(upload.query["Stamp"]) for upload in server.uploads} >= {10, 20}
+    assert len({line for upload in server.uploads for line in upload.lines}) == 20
+
+
+async def test_a_memory_is_of_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.simulator.memory._PATIENCE", 0.1)
+
+    with (
+        memories(tmp_path / "flash", ["VIRT000001"]),
+        pytest.raises(MemoryUnusable, match="database is locked"),
+        memories(tmp_path / "flash", ["VIRT000001"]),
+    ):
+        pass
+
+
+async def test_a_memory_lost_while_terminals_work_is_said_as_such(server: Server, tmp_path: Path) -> None:
+    def lose(_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryUnusable, match="disk I/O error"):
+        patch.setattr("app.simulator.memory.Flash.acknowledge", lambda _self, numbers: lose(numbers))
+        await simulate(server.url, devices=1, rate=100, duration=1, speed=FAST, memory=tmp_path / "flash")
+
+
+def test_the_command_says_in_one_line_that_a_memory_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "flash").write_text("Not a database, but a letter. " * 100)
+    with listen() as place:
+        place.listen()
+        url = f"http://127.0.0.1:{place.getsockname()[1]}/d/token"
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["simulate", "--url", url, "--memory", str(tmp_path / "flash"), "--json"])
+
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert "file is not a database" in said.err
 
 
 # -- load
