@@ -6,6 +6,7 @@ The pictures go to build/screenshots, to be looked at: `make screenshots`.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +32,22 @@ ROOT = Path(__file__).parents[3]
 PICTURES = ROOT / "build" / "screenshots"
 AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text()
 SIZES = {"wide": 1200, "narrow": 375}
+#: Pixels, where a card with ten lines has some 320; a row in which one column was squeezed has a thousand.
+HIGHEST_ROW = 400
+#: What a terminal says of itself.
+INFO = b"""~DeviceName=SpeedFace-V5L
+MAC=00:17:61:12:f8:db
+TransactionCount=4
+~MaxAttLogCount=10
+UserCount=3
+~MaxUserCount=100
+PhotoFunOn=0
+FingerFunOn=1
+FPVersion=10
+FaceFunOn=1
+FaceVersion=58
+FWVersion=ZAM180-NF-1.1.7
+"""
 
 pytestmark = pytest.mark.full
 
@@ -164,7 +181,7 @@ async def _furnish(office: Office, url: str) -> dict[str, str]:
     await office.post(f"devices/{office.device_id}/commands", do="refreshInfo")
     polled = await link.get(f"/iclock/getrequest?SN={SERIAL}")
     number = polled.body.split(b":")[1]
-    await link.post(f"/iclock/devicecmd?SN={SERIAL}", b"ID=%b&Return=0&CMD=INFO\n" % number)
+    await link.post(f"/iclock/devicecmd?SN={SERIAL}", b"ID=%b&Return=0&CMD=INFO\n%b" % (number, INFO))
     await link.post(f"/iclock/cdata?SN={SERIAL}&table=ATTLOG&Stamp=9999", b"no line at all\n")
     tested = await office.post(f"webhooks/{webhook}", do="test")
     await office.post("keys", name="payroll", scope=["punches:read", "employees:read"])
@@ -192,6 +209,74 @@ async def _furnish(office: Office, url: str) -> dict[str, str]:
         "plan": "plan",
         "refused": "devices/nothing",
     }
+
+
+#: What is wider than it may be: the page than the window, a control than the box that it is in.
+TOO_WIDE = """
+(() => {
+  const edge = document.documentElement.clientWidth, all = document.documentElement.scrollWidth;
+  const found = all > edge ? [`the page is ${all} px`] : [];
+  const controls = 'main :is(input:not([type=hidden]), select, textarea, button, .button)';
+  for (const each of document.querySelectorAll(controls)) {
+    const {right} = each.getBoundingClientRect(), box = each.closest('.scroll')?.getBoundingClientRect().right ?? edge;
+    if (right > box) found.push(`${each.outerHTML.slice(0, 80)} ends at ${right} of ${box}`);
+  }
+  return found;
+})()
+"""
+HIGHEST = "Math.max(0, ...[...document.querySelectorAll('tbody tr')].map(row => row.getBoundingClientRect().height))"
+NAMES = {"ordinary": "", "words": "Weighbridge " * 9 + "Weighbridge", "one-word": "W" * 119}
+
+
+@pytest.mark.parametrize("names", NAMES)
+async def test_no_page_is_wider_than_a_telephone(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, *, tmp_path: Path, names: str
+) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    executable = chromium()
+    knobs: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_networks": "127.0.0.0/8"}
+    wide: dict[str, list[str]] = {}
+    high: dict[str, float] = {}
+    async with (
+        Receiver() as receiver,
+        opening(database_url, redis_server.url, db, vault, **knobs) as office,
+        working(database_url, redis_server.url),
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        await office.sign_in()
+        places = await _furnish(office, receiver.url("/hook"))
+        if NAMES[names]:
+            await _lengthen(office, places, receiver.url("/"), NAMES[names])
+        await enter(page, office)
+        for name, path in {**places, "stray": "sites"}.items():
+            await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/{path}")
+            await page.ask("document.querySelectorAll('details').forEach(each => { each.open = true })")
+            for dark in (True, False):
+                picture = PICTURES / f"{name}-{names}-{'dark' if dark else 'light'}.png"
+                await page.picture(picture, width=SIZES["narrow"], height=900, dark=dark, whole=True)
+            wide[name], high[name] = await page.ask(TOO_WIDE), await page.ask(HIGHEST)
+
+    assert {name: found for name, found in wide.items() if found} == {}
+    assert {name: height for name, height in high.items() if height > HIGHEST_ROW and names == "ordinary"} == {}
+    assert page.problems == []
+
+
+async def _lengthen(office: Office, places: dict[str, str], url: str, name: str) -> None:
+    """A long name for whatever has one."""
+
+    async def write(path: str, **fields: str | list[str]) -> None:
+        answer = await office.post(path, **fields)
+        assert answer.status_code in {200, 303}, answer.text
+
+    await write("devices/site", name=f"{name}s", zone="Africa/Casablanca")
+    sites = re.findall(r'value="(sit_\w+)"[^>]*>(W?)', (await office.http.get("/dashboard/devices/add")).text)
+    [site] = [site for site, long in sites if long]
+    for device in (places["device"], places["device-new"]):
+        await write(device, do="save", name=f"{name}d", site=site, zone="UTC")
+    for person in set(re.findall(r"employees/emp_\w+", (await office.http.get("/dashboard/employees")).text)):
+        await write(person, name=f"{name}p", external_id=f"{name}x")
+    await write("webhooks", url=f"{url}{name.replace(' ', '-')}", description=f"{name}e")
+    await write("keys", name=f"{name}k", scope=["punches:read"])
 
 
 def _first(text: str, start: str) -> str:
