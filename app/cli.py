@@ -35,6 +35,9 @@ from app.vault import Vault
 
 #: Longer messages on a socket are refused while they arrive.
 SOCKET_MESSAGE_BYTES = 128 * 1024
+#: Seconds between a socket's last sign of life and the next ping, and for its answer.
+PING_EVERY = 20.0
+PONG_WITHIN = 20.0
 #: Seconds in which a server has to be found where virtual terminals shall go. One that just starts is waited for.
 REACHED_WITHIN = 10.0
 
@@ -106,8 +109,8 @@ def serve(*, host: str = "127.0.0.1", port: int = 8080, processes: int = 1) -> N
         ws_max_size=SOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         # Ours come first: a socket that uvicorn gives up on ends with 1011, which clients take for final.
-        ws_ping_interval=20,
-        ws_ping_timeout=20,
+        ws_ping_interval=PING_EVERY,
+        ws_ping_timeout=PONG_WITHIN,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
         backlog=2048,

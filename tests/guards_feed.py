@@ -96,6 +96,18 @@ GUARDS: tuple[Guard, ...] = (
         [AT_SOCKET + "a_reader_that_stops_reading_is_1013_and_holds_its_source_back"],
     ),
     Guard(
+        "socket: who takes nothing is gone within a minute",
+        "app/web/wire.py",
+        [("LINGER: Final = 15.0\n", "LINGER: Final = 60.0\n")],
+        [AT_SOCKET + "who_stops_reading_is_gone_within_the_promised_minute"],
+    ),
+    Guard(
+        "socket: who never comes back for the closing frame is dropped",
+        "app/web/wire.py",
+        [("        self.close_timer = self.loop.call_later(LINGER, self.transport.abort)\n", "")],
+        [AT_SOCKET + "who_never_comes_back_is_dropped"],
+    ),
+    Guard(
         "streams: the last id wins over what is asked",
         "schema/subscriptions.py",
         [("cursor = context.last_event_id or (None if after is UNSET else after)", "cursor = after or None")],

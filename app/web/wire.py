@@ -36,8 +36,9 @@ WIRE: Final = "punchconnect.wire"
 #: In the scope of an HTTP request: an `asyncio.Event` that is set when the server stops. Endless answers end then.
 ENDING: Final = "punchconnect.ending"
 TRY_LATER: Final = 1013
-#: Seconds for a client to fetch the closing frame and answer it.
-LINGER: Final = 60.0
+#: Seconds for a client to fetch the closing frame and answer it. Who takes nothing has been waited for already,
+#: up to 41 seconds for room or 40 for a pong, and is to be gone within a minute.
+LINGER: Final = 15.0
 #: Seconds for which we throw away what a mistaken client still sends: until it was quiet for a while, and at most.
 QUIET: Final = 0.25
 DEAF: Final = 5.0

@@ -18,12 +18,15 @@ import strawberry
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from app import cli
 from app.database import Database
 from app.domain import keys
 from app.domain.keys import Actor, KeyRing, PermissionDenied, Unauthenticated
 from app.errors import ServiceUnavailable
 from app.vault import Vault
 from app.web import wire
+from schema.held import FLUSH
+from schema.pipe import LOOKS
 from schema.sharing import Live
 from schema.socket import SocketLimits, SocketServer
 from tests.conftest import MakeTenant
@@ -718,6 +721,15 @@ async def test_who_never_comes_back_is_dropped(
         await asyncio.sleep(0.5)
 
         assert await stuck.closed() == 1006
+
+
+def test_who_stops_reading_is_gone_within_the_promised_minute() -> None:
+    limits = SocketLimits()
+    # That it took something is seen at the next look, and so is that it took nothing for too long.
+    given_up = limits.stall + 2 * limits.stall / LOOKS + FLUSH
+
+    assert given_up + wire.LINGER < 60
+    assert cli.PING_EVERY + cli.PONG_WITHIN + wire.LINGER < 60
 
 
 async def test_a_thousand_broken_connections_leave_nothing_behind(here: Served) -> None:
