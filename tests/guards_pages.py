@@ -6,6 +6,7 @@ from tests.guards import Guard
 
 PLAYGROUND = "app/web/playground.py"
 SESSIONS, CELLS, LIVE = "app/web/dashboard/sessions.py", "app/web/dashboard/punches.py", "app/web/dashboard/live.py"
+DESK = "app/web/dashboard/desk.py"
 PEOPLE = "app/web/dashboard/employees.py"
 AT_DASHBOARD = "tests/app/web/test_dashboard.py::test_"
 AT_PLAYGROUND = "tests/app/web/test_playground.py::test_"
@@ -135,6 +136,35 @@ GUARDS: tuple[Guard, ...] = (
         PEOPLE,
         [(' and visit.given(name) != visit.given(f"shown_{name}")', "")],
         [AT_DASHBOARD + "a_page_that_is_older_than_its_person_takes_nothing_back"],
+    ),
+    Guard(
+        "pages: a form is done once",
+        DESK,
+        [("done = await idempotency.once(session, self.tenant_id, call, act)", "done = await act()")],
+        [
+            AT_DASHBOARD + "a_form_that_is_sent_again_does_nothing_again_and_says_so",
+            AT_DASHBOARD + "a_form_that_is_sent_many_times_at_once_is_done_once",
+        ],
+    ),
+    Guard(
+        "pages: a form that shows a secret has a value of its own",
+        DESK,
+        [
+            (
+                '        key = self.given("once")\n        if not key:\n',
+                '        key = self.given("once") or secrets.token_hex()\n        if not key:\n',
+            )
+        ],
+        [
+            AT_DASHBOARD
+            + "a_form_that_was_refused_can_be_mended_and_one_that_was_used_cannot_be_used_for_something_else"
+        ],
+    ),
+    Guard(
+        "pages: a key is made for a day at least",
+        "app/web/dashboard/keys.py",
+        [("not 1 <= days <= 3650", "not 0 <= days <= 3650")],
+        [AT_DASHBOARD + "a_key_is_not_made_for_no_days"],
     ),
     Guard(
         "pages: an import stops with its key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from app import ids, paging
 from app.broadcast import Bell
 from app.database import Database, driver
-from app.domain import acts, addresses, audit, outbox, signups, tenants
+from app.domain import acts, addresses, audit, idempotency, outbox, signups, tenants
 from app.domain.acts import Act
 from app.domain.audit import AuditSource, Author
 from app.domain.devices import PATIENCE, DeviceConnectionState, connection_state
@@ -51,6 +52,7 @@ DONE: Final = {
     "queued": "Queued: it is sent at once.",
     "told": "Queued: the terminal takes it when it calls next.",
     "cancelled": "Taken back. If the terminal has it already, it may carry it out all the same.",
+    "repeated": "This was done already; nothing was done again.",
     "replaying": "Started. The deliveries appear below as they are dealt out.",
     "revoked": "Revoked: it stops working everywhere within seconds.",
 }
@@ -68,6 +70,21 @@ NAVIGATION: Final = (
 
 class Broken(AppError):
     """Our mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a form that does something once has done."""
+
+    id: UUID
+    #: Shown now and never again.
+    secret: str = ""
+    logged: Sequence[Logged] = ()
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """As mutations remember it."""
+        return {"id": str(self.id)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +154,44 @@ class Visit:
 
     @asynccontextmanager
     async def write(self, action: str, **given: Any) -> AsyncIterator[Act]:
-        """The only way to change something: one transaction. It is called as the mutation that does the same is, with
+        """The way to change something: one transaction. It is called as the mutation that does the same is, with
         the arguments that the mutation would have. TrialEnded, PlanSuspended."""
         async with (
             self.parts.db.write(self.tenant_id) as session,
             acts.begin(session, self.tenant_id, self.author, action, given) as act,
         ):
             yield act
+
+    async def once(self, action: str, do: Callable[[Act], Awaitable[Made]], **given: Any) -> Made | UUID:
+        """Like `write`, but a form that is sent again, by a reload or a double click, does nothing again: then the id
+        of what it did. Each rendering of such a form brings along a value of its own. What was refused is not
+        remembered."""
+        key = self.given("once")
+        if not key:
+            raise InvalidInput("This page is old: load it again, then repeat.")
+        typed = {name: list(values) for name, values in self.form.items() if name not in ("once", "form_token")}
+
+        async def act() -> Made:
+            async with acts.begin(session, self.tenant_id, self.author, action, given) as begun:
+                return await do(begun)
+
+        try:
+            call = idempotency.call(action, key, {"path": self.request.url.path, "form": typed})
+            async with self.parts.db.write(self.tenant_id) as session:
+                done = await idempotency.once(session, self.tenant_id, call, act)
+        except idempotency.KeyReused:
+            raise idempotency.KeyReused(
+                "This form was sent before, with something else in it. Load its page again, then repeat."
+            ) from None
+        if isinstance(done, idempotency.Replay):
+            return UUID(done.outcome["id"])
+        self.ring(done.logged)
+        return done
+
+    def show_secret(self, made: Made | UUID, what: str, back: str, note: str, again: str) -> Response:
+        """The page of a new secret; or, of a form that was sent again, that it was shown, and how to get another."""
+        secret = made.secret if isinstance(made, Made) else None
+        return self.show("secret.html", what=what, secret=secret, back=back, note=note, again=again)
 
     def ring(self, batch: Sequence[Logged]) -> None:
         """Tell feeds and workers what was committed. After the transaction's end, never inside."""
@@ -202,6 +250,7 @@ class Desk:
         self._templates.filters["iso"] = _iso
         self._templates.filters["utc"] = _utc
         self._templates.globals["asset"] = assets.url
+        self._templates.globals["once"] = lambda: secrets.token_urlsafe(16)
 
     def get(self, path: str, do: Do) -> Route:
         """A page to look at."""

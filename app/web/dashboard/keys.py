@@ -10,11 +10,13 @@ from starlette.routing import BaseRoute
 
 from app import ids
 from app.domain import keys
+from app.domain.acts import Act
 from app.domain.tables import now
 from app.errors import InvalidInput
-from app.web.dashboard.desk import Desk, Visit
+from app.web.dashboard.desk import Desk, Made, Visit
 
 GRACE: Final = timedelta(hours=24)
+AGAIN: Final = "If you do not have it, revoke the key and make another."
 
 
 def routes(desk: Desk) -> list[BaseRoute]:
@@ -40,13 +42,14 @@ async def _list(visit: Visit) -> Response:
 async def _create(visit: Visit) -> Response:
     visit.actor.may("keys:write")
     try:
-        days = int(visit.given("days") or 0)
+        days = int(visit.given("days")) if visit.given("days") else None
     except ValueError:
         raise InvalidInput("Write the days as a number.") from None
-    if not 0 <= days <= 3650:
-        raise InvalidInput("A key lasts 1 to 3650 days, or without an end.")
+    if days is not None and not 1 <= days <= 3650:
+        raise InvalidInput("A key lasts 1 to 3650 days, or without an end when you leave that empty.")
     name, scopes = visit.given("name"), list(visit.form.get("scope", ()))
-    async with visit.write("apiKeyCreate", name=name, scopes=scopes) as act:
+
+    async def create(act: Act) -> Made:
         key, secret = await keys.create(
             act.session,
             visit.actor,
@@ -56,8 +59,11 @@ async def _create(visit: Visit) -> Response:
             vault=visit.parts.vault,
         )
         act.on("key", key.id)
+        return Made(key.id, secret)
+
+    made = await visit.once("apiKeyCreate", create, name=name, scopes=scopes)
     note = "Keep it where your program finds it, not in its code. It stops working when you revoke it here."
-    return visit.show("secret.html", what="New API key", secret=secret, back="keys", note=note)
+    return visit.show_secret(made, "New API key", "keys", note, AGAIN)
 
 
 async def _change(visit: Visit) -> Response:
@@ -66,11 +72,16 @@ async def _change(visit: Visit) -> Response:
     shown = ids.show("key", key_id)
     match visit.given("do"):
         case "rotate":
-            async with visit.write("apiKeyRotate", id=shown, graceSeconds=GRACE // timedelta(seconds=1)) as act:
+
+            async def rotate(act: Act) -> Made:
                 key, secret = await keys.rotate(act.session, visit.actor, key_id, GRACE, visit.parts.vault)
                 act.on("key", key.id)
+                return Made(key.id, secret)
+
+            grace = GRACE // timedelta(seconds=1)
+            made = await visit.once("apiKeyRotate", rotate, id=shown, graceSeconds=grace)
             note = "The key before it works for 24 hours more."
-            return visit.show("secret.html", what="New API key", secret=secret, back="keys", note=note)
+            return visit.show_secret(made, "New API key", "keys", note, AGAIN)
         case "revoke":
             async with visit.write("apiKeyRevoke", id=shown) as act:
                 await keys.revoke(act.session, visit.tenant_id, key_id)

@@ -11,13 +11,15 @@ from starlette.routing import BaseRoute
 from app import ids
 from app.database import Session, driver
 from app.domain import deliveries, endpoints, events, outbox, replays
+from app.domain.acts import Act
 from app.domain.deliveries import DeliveryStatus
 from app.domain.endpoints import EndpointStatus
 from app.domain.events import EventType
 from app.errors import InvalidInput
-from app.web.dashboard.desk import Desk, Visit
+from app.web.dashboard.desk import Desk, Made, Visit
 
 GRACE = timedelta(hours=24)
+AGAIN = "If you do not have it, make a new secret on the endpoint's page."
 
 
 def routes(desk: Desk) -> list[BaseRoute]:
@@ -44,7 +46,8 @@ async def _list(visit: Visit) -> Response:
 async def _create(visit: Visit) -> Response:
     visit.actor.may("webhooks:write")
     url, types = visit.given("url"), list(visit.form.get("type", ()))
-    async with visit.write("webhookEndpointCreate", url=url, eventTypes=types) as act:
+
+    async def create(act: Act) -> Made:
         endpoint, secret = await endpoints.create(
             act.session,
             visit.tenant_id,
@@ -55,10 +58,12 @@ async def _create(visit: Visit) -> Response:
             vault=visit.parts.vault,
         )
         act.on("whk", endpoint.id)
-    return visit.show(
-        "secret.html", what="Webhook secret", secret=secret, back=f"webhooks/{ids.show('whk', endpoint.id)}",
-        note="It signs every request to this endpoint. Check the signature before you trust a body.",
-    )  # fmt: skip
+        return Made(endpoint.id, secret)
+
+    made = await visit.once("webhookEndpointCreate", create, url=url, eventTypes=types)
+    back = f"webhooks/{ids.show('whk', made.id if isinstance(made, Made) else made)}"
+    note = "It signs every request to this endpoint. Check the signature before you trust a body."
+    return visit.show_secret(made, "Webhook secret", back, note, AGAIN)
 
 
 async def _one(visit: Visit) -> Response:
@@ -112,17 +117,25 @@ async def _change(visit: Visit) -> Response:
     here = f"webhooks/{shown}"
     match visit.given("do"):
         case "test":
-            async with visit.write("webhookEndpointTest", id=shown) as act:
+
+            async def test(act: Act) -> Made:
                 delivery_id, logged = await outbox.send_test(act.session, tenant_id, endpoint_id)
                 act.on("whd", delivery_id)
-            visit.ring(logged)
-            return visit.go(f"webhooks/deliveries/{ids.show('whd', delivery_id)}", done="queued")
+                return Made(delivery_id, logged=logged)
+
+            made = await visit.once("webhookEndpointTest", test, id=shown)
+            delivery_id, done = (made.id, "queued") if isinstance(made, Made) else (made, "repeated")
+            return visit.go(f"webhooks/deliveries/{ids.show('whd', delivery_id)}", done=done)
         case "rotate":
-            grace = GRACE // timedelta(seconds=1)
-            async with visit.write("webhookEndpointRotateSecret", id=shown, graceSeconds=grace) as act:
+
+            async def rotate(act: Act) -> Made:
                 _, secret = await endpoints.rotate_secret(act.session, tenant_id, endpoint_id, GRACE, visit.parts.vault)
+                return Made(endpoint_id, secret)
+
+            grace = GRACE // timedelta(seconds=1)
+            made = await visit.once("webhookEndpointRotateSecret", rotate, id=shown, graceSeconds=grace)
             note = "The secret before it signs as well for 24 hours: change your receiver within that time."
-            return visit.show("secret.html", what="New webhook secret", secret=secret, back=here, note=note)
+            return visit.show_secret(made, "New webhook secret", here, note, AGAIN)
         case "delete":
             async with visit.write("webhookEndpointDelete", id=shown) as act:
                 await endpoints.delete(act.session, tenant_id, endpoint_id)

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import re
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,7 +56,9 @@ class Office:
         page = await self.http.get("/dashboard/plan")
         found = re.search(r'name="form_token" value="([0-9a-f]{64})"', page.text)
         assert found, page.text
-        return await self.http.post(f"/dashboard/{path}", data={"form_token": found[1], **fields})
+        return await self.http.post(
+            f"/dashboard/{path}", data={"form_token": found[1], "once": secrets.token_hex(), **fields}
+        )
 
     async def punch(self, *pins: str, late: timedelta = timedelta(0)) -> None:
         """Have people punch; returns once it is acknowledged."""
@@ -785,6 +788,121 @@ async def test_a_key_is_made_shown_once_and_revoked(inside: Office) -> None:
     assert "payroll" in listed.text
     assert revoked.status_code == 303
     assert "revoked" in (await inside.http.get("/dashboard/keys")).text
+
+
+ONCE = [
+    ("keys", "keys", {"name": "payroll", "scope": "punches:read"}, "apiKeyCreate"),
+    ("keys", "KEY", {"do": "rotate"}, "apiKeyRotate"),
+    ("webhooks", "webhooks", {"url": "http://127.0.0.1:9999/"}, "webhookEndpointCreate"),
+    ("ENDPOINT", "ENDPOINT", {"do": "rotate"}, "webhookEndpointRotateSecret"),
+    ("ENDPOINT", "ENDPOINT", {"do": "test"}, "webhookEndpointTest"),
+]
+SECRET = re.compile(r"pc_live_\w{49}|whsec_[\w+/=]{20,}")
+
+
+@pytest.fixture
+async def endpoint(inside: Office, db: Database, vault: Vault) -> str:
+    """The path of an endpoint that is there."""
+    async with db.write(inside.tenant.tenant.id) as session:
+        made, _ = await endpoints.create(
+            session, inside.tenant.tenant.id, "https://r.example/", description=None, event_types=(),
+            check_url=lambda _: None, vault=vault,
+        )  # fmt: skip
+    return f"webhooks/{ids.show('whk', made.id)}"
+
+
+@pytest.mark.parametrize("case", ONCE, ids=[case[3] for case in ONCE])
+async def test_a_form_that_is_sent_again_does_nothing_again_and_says_so(
+    inside: Office, db: Database, endpoint: str, case: tuple[str, str, dict[str, str], str]
+) -> None:
+    names = {"ENDPOINT": endpoint, "KEY": f"keys/{ids.show('key', inside.tenant.api_key_id)}"}
+    page, path = (names.get(name, name) for name in case[:2])
+    _, _, fields, action = case
+    form = {**await _hidden(inside, page, path), **fields}
+
+    first = await inside.http.post(f"/dashboard/{path}", data=form)
+    second = await inside.http.post(f"/dashboard/{path}", data=form)
+    shown = [await inside.http.get(answer.headers["location"]) for answer in (first, second) if answer.is_redirect]
+
+    assert await _deeds(db, inside, action) == 1
+    if action == "webhookEndpointTest":
+        assert len({str(answer.url.copy_with(query=None)) for answer in shown}) == 1
+        assert "This was done already" in shown[1].text
+    else:
+        assert (first.status_code, second.status_code) == (200, 200)
+        assert len(SECRET.findall(first.text)) == 1
+        assert SECRET.findall(second.text) == []
+        assert "This was done already" in second.text
+    assert form["once"] != (await _hidden(inside, page, path))["once"]
+
+
+@pytest.mark.parametrize("case", ONCE, ids=[case[3] for case in ONCE])
+async def test_a_form_that_is_sent_many_times_at_once_is_done_once(
+    inside: Office, db: Database, endpoint: str, case: tuple[str, str, dict[str, str], str]
+) -> None:
+    names = {"ENDPOINT": endpoint, "KEY": f"keys/{ids.show('key', inside.tenant.api_key_id)}"}
+    page, path = (names.get(name, name) for name in case[:2])
+    _, _, fields, action = case
+    form = {**await _hidden(inside, page, path), **fields}
+
+    answers = await asyncio.gather(*(inside.http.post(f"/dashboard/{path}", data=form) for _ in range(5)))
+
+    assert await _deeds(db, inside, action) == 1
+    assert sum(len(SECRET.findall(answer.text)) for answer in answers) == (action != "webhookEndpointTest")
+
+
+async def test_a_form_that_was_refused_can_be_mended_and_one_that_was_used_cannot_be_used_for_something_else(
+    inside: Office, db: Database
+) -> None:
+    form = {**await _hidden(inside, "keys", "keys"), "name": "payroll", "scope": "punches:read"}
+
+    refused = await inside.http.post("/dashboard/keys", data={**form, "days": "many"})
+    mended = await inside.http.post("/dashboard/keys", data={**form, "days": "30"})
+    changed = await inside.http.post("/dashboard/keys", data={**form, "days": "60"})
+    without = await inside.http.post("/dashboard/keys", data={**form, "once": ""})
+
+    assert [answer.status_code for answer in (refused, mended, changed, without)] == [400, 200, 409, 400]
+    assert "Load its page again" in changed.text
+    assert await _deeds(db, inside, "apiKeyCreate") == 1
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "3651", "1.5", "00", "nan"])
+async def test_a_key_is_not_made_for_no_days(inside: Office, db: Database, days: str) -> None:
+    refused = await inside.post("keys", name="payroll", scope="punches:read", days=days)
+
+    assert refused.status_code == 400
+    assert await _deeds(db, inside, "apiKeyCreate") == 0
+
+
+async def test_a_key_ends_after_the_days_that_were_written_or_never(inside: Office, db: Database) -> None:
+    await inside.post("keys", name="for a day", scope="punches:read", days="1")
+    await inside.post("keys", name="for good", scope="punches:read", days="")
+
+    async with db.read(inside.tenant.tenant.id) as session:
+        rows = await (await driver(session)).fetch(
+            "SELECT name, round(extract(epoch FROM expires_at - created_at) / 86400)::integer FROM api_keys "
+            "WHERE tenant_id = $1 AND name LIKE 'for %' ORDER BY name",
+            inside.tenant.tenant.id,
+        )
+    assert [tuple(row) for row in rows] == [("for a day", 1), ("for good", None)]
+
+
+async def _hidden(office: Office, page: str, path: str) -> dict[str, str]:
+    """What the form of a page that goes to `path` brings along by itself."""
+    text = (await office.http.get(f"/dashboard/{page}")).text
+    form = text.partition(f'action="/dashboard/{path}"')[2].partition("</form>")[0]
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
+
+
+async def _deeds(db: Database, office: Office, action: str) -> int:
+    """How often it was done, by the audit log."""
+    async with db.read(office.tenant.tenant.id) as session:
+        done: int = await (await driver(session)).fetchval(
+            "SELECT count(*) FROM audit_entries WHERE tenant_id = $1 AND action = $2 AND source = 'DASHBOARD'",
+            office.tenant.tenant.id,
+            action,
+        )
+    return done
 
 
 # ── the stream ───────────────────────────────────────────────────────────────────────────────────────

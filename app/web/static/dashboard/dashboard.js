@@ -7,7 +7,13 @@ for (const time of document.querySelectorAll("time")) {
 }
 document.addEventListener("submit", (event) => {
   const question = event.submitter?.dataset.confirm;
-  if (question && !window.confirm(question)) event.preventDefault();
+  const again = event.target.dataset.sent !== undefined;
+  if (again || (question && !window.confirm(question))) event.preventDefault();
+  // A second click would hide what the first one shows. It is counted as one for as long as people click by mistake.
+  else if (event.target.method === "post") {
+    event.target.dataset.sent = "";
+    setTimeout(() => delete event.target.dataset.sent, 3000);
+  }
 });
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
