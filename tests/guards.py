@@ -612,7 +612,7 @@ def _without(tree: Path, guard: Guard) -> str | None:
 def _pytest(
     tree: Path, tests: Sequence[str], trace: str = "--tb=no", *, patience: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
-    return _run(tree, "-m", "pytest", "-p", "no:cacheprovider", trace, "-rfE", *tests, patience=patience)
+    return _run(tree, "-m", "pytest", "--full", "-p", "no:cacheprovider", trace, "-rfE", *tests, patience=patience)
 
 
 def _run(tree: Path, *arguments: str, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:

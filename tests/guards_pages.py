@@ -7,6 +7,7 @@ from tests.guards import Guard
 PLAYGROUND = "app/web/playground.py"
 SESSIONS, CELLS, LIVE = "app/web/dashboard/sessions.py", "app/web/dashboard/punches.py", "app/web/dashboard/live.py"
 DESK = "app/web/dashboard/desk.py"
+SCRIPT = "app/web/static/dashboard/dashboard.js"
 PEOPLE = "app/web/dashboard/employees.py"
 AT_DASHBOARD = "tests/app/web/test_dashboard.py::test_"
 AT_PLAYGROUND = "tests/app/web/test_playground.py::test_"
@@ -165,6 +166,30 @@ GUARDS: tuple[Guard, ...] = (
         "app/web/dashboard/keys.py",
         [("not 1 <= days <= 3650", "not 0 <= days <= 3650")],
         [AT_DASHBOARD + "a_key_is_not_made_for_no_days"],
+    ),
+    Guard(
+        "pages: signing in leads to the page that was asked for",
+        DESK,
+        [("_door_to(request) if page else", "")],
+        [AT_DASHBOARD + "signing_in_leads_to_the_page_that_was_asked_for"],
+    ),
+    Guard(
+        "pages: signing in leads nowhere else",
+        DESK,
+        [("return path if WANTED.fullmatch(path) else HOME", "return path if path.isprintable() else HOME")],
+        [AT_DASHBOARD + "signing_in_leads_nowhere_else"],
+    ),
+    Guard(
+        "pages: signing out in one tab is signing out in all",
+        SCRIPT,
+        [(' else tabs.postMessage("");', "")],
+        ["tests/app/web/test_screens.py::test_signing_out_in_one_tab_ends_the_live_page_in_another"],
+    ),
+    Guard(
+        "pages: a second click does not hide what the first one shows",
+        SCRIPT,
+        [("if (again || (question", "if ((question")],
+        ["tests/app/web/test_screens.py::test_a_second_click_does_not_hide_what_the_first_one_shows"],
     ),
     Guard(
         "pages: an import stops with its key",

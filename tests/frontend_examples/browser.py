@@ -96,6 +96,14 @@ class Page:
         await self.do("Page.navigate", url=url)
         await self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Page]:
+        """One more tab of the same browser."""
+        port = self._socket.remote_address[1]
+        target = (await self.do("Target.createTarget", url="about:blank"))["targetId"]
+        async with _tab(f"ws://127.0.0.1:{port}/devtools/page/{target}") as page:
+            yield page
+
     async def text(self) -> str:
         return str(await self.ask("document.body.innerText"))
 
@@ -143,11 +151,7 @@ async def browsing(executable: str, profile: Path) -> AsyncIterator[Page]:
                 await asyncio.sleep(0.05)
         port, path = port_file.read_text().split()
         target = await _first_tab(f"ws://127.0.0.1:{port}{path}")
-        tab = f"ws://127.0.0.1:{port}/devtools/page/{target}"
-        async with connect(tab, max_size=None, ping_interval=None) as socket:
-            page = Page(socket)
-            for domain in ("Page", "Runtime"):
-                await page.do(f"{domain}.enable")
+        async with _tab(f"ws://127.0.0.1:{port}/devtools/page/{target}") as page:
             yield page
     finally:
         if browser.returncode is None:
@@ -157,6 +161,15 @@ async def browsing(executable: str, profile: Path) -> AsyncIterator[Page]:
         except TimeoutError:
             browser.kill()
             await browser.wait()
+
+
+@asynccontextmanager
+async def _tab(url: str) -> AsyncIterator[Page]:
+    async with connect(url, max_size=None, ping_interval=None) as socket:
+        page = Page(socket)
+        for domain in ("Page", "Runtime"):
+            await page.do(f"{domain}.enable")
+        yield page
 
 
 async def _first_tab(browser_url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -39,6 +40,9 @@ from app.web.middleware import NotFound, request_id, source
 log = structlog.get_logger(__name__)
 
 FORM_BYTES: Final = 64 * 1024
+HOME: Final = "/dashboard/"
+#: Where signing in may lead: to one of our pages, by a path that no browser reads otherwise.
+WANTED: Final = re.compile(r"/dashboard/[\w/-]{0,200}(\?[\w!$%&'()*+,./:;=?@~-]{0,2000})?", re.ASCII)
 TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 #: What a page says after something was done; only these, so that a link cannot make it say anything else.
 DONE: Final = {
@@ -252,9 +256,9 @@ class Desk:
         self._templates.globals["asset"] = assets.url
         self._templates.globals["once"] = lambda: secrets.token_urlsafe(16)
 
-    def get(self, path: str, do: Do) -> Route:
-        """A page to look at."""
-        return Route(path, self._guarded(do, None), methods=["GET"])
+    def get(self, path: str, do: Do, *, page: bool = True) -> Route:
+        """A page to look at; without `page`, what a page or a program reads, to which signing in does not lead."""
+        return Route(path, self._guarded(do, None, page=page), methods=["GET"])
 
     def post(self, path: str, do: Do, most: int = FORM_BYTES) -> Route:
         """A form, of at most `most` bytes."""
@@ -307,23 +311,26 @@ class Desk:
         ]
 
     async def _door(self, request: Request) -> Response:
+        wanted = _ours(request.query_params.get("to", ""))
         with suppress(AppError):
             await self.sessions.read(request)
-            return RedirectResponse("/dashboard/", 303)
-        return self._ask_key(request)
+            return RedirectResponse(wanted, 303)
+        return self._ask_key(request, wanted)
 
     async def _enter(self, request: Request) -> Response:
-        response = RedirectResponse("/dashboard/", 303)
+        wanted = HOME
         demo = playground.demo_key(request, self.parts.settings)
         try:
             check_origin(request)
             form = await _read_form(request, FORM_BYTES)
+            wanted = _ours(form.get("to", [""])[0])
+            response = RedirectResponse(wanted, 303)
             secret = demo if demo and "demo" in form else form.get("key", [""])[0].strip()
             actor = await self.sessions.open(secret, response)
             await self._note_entry(actor)
         except AppError as exc:
             message = "This key does not work." if isinstance(exc, Unauthenticated) else exc.message
-            return self._ask_key(request, message, exc.status)
+            return self._ask_key(request, wanted, message, exc.status)
         return response
 
     async def _note_entry(self, actor: Actor) -> None:
@@ -332,10 +339,10 @@ class Desk:
         async with self.parts.db.write(actor.tenant_id) as session:
             await audit.add(await driver(session), actor.tenant_id, author, "signIn", targets=[("key", actor.key_id)])
 
-    def _ask_key(self, request: Request, refused: str = "", status: int = 200) -> Response:
+    def _ask_key(self, request: Request, wanted: str, refused: str = "", status: int = 200) -> Response:
         demo = playground.demo_key(request, self.parts.settings) is not None
-        signup = self.parts.settings.signup
-        return self.render("sign-in.html", request, None, status, demo=demo, signup=signup, refused=refused)
+        shown = {"demo": demo, "signup": self.parts.settings.signup, "refused": refused, "wanted": wanted}
+        return self.render("sign-in.html", request, None, status, **shown)
 
     async def _offer(self, request: Request) -> Response:
         if not self.parts.settings.signup:
@@ -403,7 +410,7 @@ class Desk:
             price=self.parts.settings.price_per_device,
         )
 
-    def _guarded(self, do: Do, most: int | None) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, do: Do, most: int | None, *, page: bool = False) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             session: Session | None = None
             name = request_id()
@@ -415,7 +422,7 @@ class Desk:
                     check_form(request, session, visit.given("form_token"))
                 return await do(visit)
             except Unauthenticated:
-                response = RedirectResponse("/dashboard/sign-in", 303)
+                response = RedirectResponse(_door_to(request) if page else "/dashboard/sign-in", 303)
                 self.sessions.close(response)
                 return response
             except ClientDisconnect:
@@ -449,6 +456,18 @@ class Desk:
         )
         response.headers["X-Request-Id"] = name
         return response
+
+
+def _ours(path: str) -> str:
+    """The path, when it is one of the dashboard's; its first page otherwise."""
+    return path if WANTED.fullmatch(path) else HOME
+
+
+def _door_to(request: Request) -> str:
+    """The sign-in page that leads on to what was asked for."""
+    query = request.url.query
+    wanted = _ours(request.url.path + (f"?{query}" if query else ""))
+    return "/dashboard/sign-in" + (f"?{urlencode({'to': wanted})}" if wanted != HOME else "")
 
 
 async def _read_form(request: Request, most: int) -> Mapping[str, Sequence[str]]:

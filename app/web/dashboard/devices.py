@@ -57,7 +57,7 @@ def routes(desk: Desk) -> list[BaseRoute]:
         desk.post("/devices/add", _add),
         desk.post("/devices/site", _site),
         desk.get("/devices/{id}", _one),
-        desk.get("/devices/{id}/state", _state),
+        desk.get("/devices/{id}/state", _state, page=False),
         desk.post("/devices/{id}", _change),
         desk.post("/devices/{id}/commands", _command),
     ]

@@ -45,7 +45,7 @@ def routes(desk: Desk) -> list[BaseRoute]:
     async def stream(visit: Visit) -> Response:
         return await _stream(visit, streams)
 
-    return [desk.get("/", _page), desk.get("/live/events", stream)]
+    return [desk.get("/", _page), desk.get("/live/events", stream, page=False)]
 
 
 async def _page(visit: Visit) -> Response:

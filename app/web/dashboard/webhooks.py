@@ -29,7 +29,7 @@ def routes(desk: Desk) -> list[BaseRoute]:
         desk.post("/webhooks", _create),
         desk.get("/webhooks/deliveries/{id}", _delivery),
         desk.post("/webhooks/deliveries/{id}", _retry),
-        desk.get("/webhooks/replays/{id}", _progress),
+        desk.get("/webhooks/replays/{id}", _progress, page=False),
         desk.get("/webhooks/{id}", _one),
         desk.post("/webhooks/{id}", _change),
     ]

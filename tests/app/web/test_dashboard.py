@@ -121,9 +121,68 @@ async def test_behind_tls_the_cookie_is_secure(
         assert "Secure" in (await office.sign_in()).headers["set-cookie"].split("; ")
 
 
-@pytest.mark.parametrize("path", [*PAGES, "live/events", "punches.csv", "devices/dev_x/state"])
-async def test_without_a_session_every_page_leads_to_the_door(office: Office, path: str) -> None:
+@pytest.mark.parametrize("path", ["", "live/events", "punches.csv", "devices/dev_x/state", "webhooks/replays/rep_x"])
+async def test_without_a_session_everything_leads_to_the_door(office: Office, path: str) -> None:
     answer = await office.http.get(f"/dashboard/{path}")
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/sign-in")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PAGES[1:], "devices/dev_x", "employees?search=00", "employees?search=Zo%C3%AB+%26+Co&after=a.b~c-d_e%3D"],
+)
+async def test_signing_in_leads_to_the_page_that_was_asked_for(office: Office, path: str) -> None:
+    door = await office.http.get(f"/dashboard/{path}")
+    page = await office.http.get(door.headers["location"])
+    [to, *_] = re.findall(r'name="to" value="([^"]*)"', page.text)
+    wrong = await office.http.post("/dashboard/sign-in", data={"key": "pc_live_wrong", "to": unescape(to)})
+    [still, *_] = re.findall(r'name="to" value="([^"]*)"', wrong.text)
+    entered = await office.http.post("/dashboard/sign-in", data={"key": office.tenant.api_key, "to": unescape(still)})
+    inside_already = await office.http.get(door.headers["location"])
+
+    assert (door.status_code, entered.status_code) == (303, 303)
+    assert door.headers["location"].startswith("/dashboard/sign-in?to=%2Fdashboard%2F")
+    assert unescape(to) == f"/dashboard/{path}"
+    assert entered.headers["location"] == f"/dashboard/{path}"
+    assert inside_already.headers["location"] == f"/dashboard/{path}"
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://evil.example/dashboard/",
+        "//evil.example/dashboard/",
+        "/dashboard//..//evil.example",
+        "/dashboard/../graphql",
+        "/dashboard/%2e%2e/graphql",
+        "/dashboard/..\\graphql",
+        "\\\\evil.example/dashboard/",
+        "/\t/evil.example/dashboard/",
+        "javascript:alert(1)//dashboard/",
+        "/dashboardx/devices",
+        "/graphql",
+        "dashboard/devices",
+        " /dashboard/devices",
+        "/dashboard/devices\r\nSet-Cookie: a=b",
+        "/dashboard/devices\n",
+        "/dashboard/devices#<b>",
+        '/dashboard/devices?"><b>',
+        "/dashboard/devices?" + "a" * 3000,
+        "",
+    ],
+)
+async def test_signing_in_leads_nowhere_else(office: Office, to: str) -> None:
+    page = await office.http.get("/dashboard/sign-in", params={"to": to})
+    entered = await office.http.post("/dashboard/sign-in", data={"key": office.tenant.api_key, "to": to})
+    inside_already = await office.http.get("/dashboard/sign-in", params={"to": to})
+
+    assert set(re.findall(r'name="to" value="([^"]*)"', page.text)) == {"/dashboard/"}
+    assert [answer.headers["location"] for answer in (entered, inside_already)] == ["/dashboard/", "/dashboard/"]
+
+
+async def test_a_form_without_a_session_leads_to_the_door_and_from_there_to_the_first_page(office: Office) -> None:
+    answer = await office.http.post("/dashboard/employees", data={"pin": "1"})
 
     assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/sign-in")
 
@@ -152,7 +211,8 @@ async def test_a_session_dies_with_its_key(inside: Office, db: Database) -> None
     async with asyncio.timeout(5):
         while (await inside.http.get("/dashboard/plan")).status_code == 200:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    assert (await inside.http.get("/dashboard/plan")).headers["location"] == "/dashboard/sign-in"
+    door = (await inside.http.get("/dashboard/plan")).headers["location"]
+    assert door == "/dashboard/sign-in?to=%2Fdashboard%2Fplan"
 
 
 async def test_a_cookie_that_was_edited_is_none(inside: Office) -> None:

@@ -288,7 +288,7 @@ async def _sign_up(page: browser.Page, port: int, company: str) -> str:
     await page.open(f"http://127.0.0.1:{port}/dashboard/")
     await page.until("location.pathname === '/dashboard/sign-in'")
     await page.ask("document.querySelector('a[href=\"/dashboard/sign-up\"]').click()")
-    await page.until("document.activeElement.id === 'company' && document.readyState === 'complete'")
+    await page.until("document.activeElement?.id === 'company' && document.readyState === 'complete'")
     await page.do("Input.insertText", text=company)
     await page.ask("document.getElementById('email').value = 'office@atlas.example'")
     await page.ask("document.querySelector('main form').requestSubmit()")
@@ -307,7 +307,7 @@ async def test_a_first_visit_goes_from_the_sign_up_to_the_first_punch_without_le
         home = f"http://127.0.0.1:{office.server.port}"
         key = await _sign_up(page, office.server.port, "Atlas <b>Foods</b>")
         await page.ask("document.querySelector('a.button').click()")
-        await page.until("document.activeElement.id === 'serial' && document.readyState === 'complete'")
+        await page.until("document.activeElement?.id === 'serial' && document.readyState === 'complete'")
         await page.do("Input.insertText", text="FIRST0001")
         zone = await page.ask("document.getElementById('zone').value")
         await page.ask("document.getElementById('zone').value = 'UTC'")
@@ -365,6 +365,49 @@ async def test_the_live_page_shows_punches_over_a_restart_and_ends_with_its_key(
     assert "late 3 h" in rows[1]
     assert rows[2].startswith("Zoë <b>Çelik</b> Front door")
     assert figures == "3"
+
+
+async def test_signing_out_in_one_tab_ends_the_live_page_in_another(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    executable = chromium()
+    async with (
+        opening(database_url, redis_server.url, db, vault) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+        page.beside() as other,
+    ):
+        await enter(page, office)
+        await page.until("document.getElementById('state').dataset.state === 'live'")
+        await other.open(f"http://127.0.0.1:{office.server.port}/dashboard/devices")
+        await page.until("document.getElementById('state').dataset.state === 'live'")
+
+        await other.ask("document.querySelector('form[action=\"/dashboard/sign-out\"]').requestSubmit()")
+        await other.until("location.pathname === '/dashboard/sign-in'")
+        await page.until("location.pathname === '/dashboard/sign-in'")
+
+    assert page.problems + other.problems == []
+
+
+async def test_a_second_click_does_not_hide_what_the_first_one_shows(
+    database_url: str, redis_server: EmbeddedRedis, db: Database, vault: Vault, tmp_path: Path
+) -> None:
+    executable = chromium()
+    async with (
+        opening(database_url, redis_server.url, db, vault) as office,
+        browser.browsing(executable, tmp_path / "profile") as page,
+    ):
+        await enter(page, office)
+        await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/keys")
+        sent = await page.ask(
+            "(() => { const sent = [], form = document.querySelector('form[action=\"/dashboard/keys\"]');"
+            "addEventListener('submit', (event) => sent.push(!event.defaultPrevented));"
+            "form.querySelector('#name').value = 'payroll'; form.querySelector('[name=scope]').checked = true;"
+            "const button = form.querySelector('button'); button.click(); button.click(); return sent; })()"
+        )
+        await page.until("document.getElementById('secret') !== null")
+
+    assert sent == [True, False]
+    assert page.problems == []
 
 
 async def test_a_replay_moves_on_before_ones_eyes_until_all_of_it_was_delivered_again(
@@ -449,7 +492,7 @@ async def test_a_device_is_added_by_keyboard_and_mouse_and_its_first_contact_is_
     ):
         await enter(page, office)
         await page.open(f"http://127.0.0.1:{office.server.port}/dashboard/devices/add")
-        await page.until("document.activeElement.id === 'serial'")
+        await page.until("document.activeElement?.id === 'serial'")
         await page.do("Input.insertText", text="NEWDOOR1")
         await page.ask("document.getElementById('name').value = 'New door'")
         await page.ask("document.getElementById('zone').value = 'UTC'")

@@ -5,6 +5,14 @@ for (const time of document.querySelectorAll("time")) {
   time.title = time.textContent;
   time.textContent = localTime.format(new Date(time.dateTime));
 }
+// Whoever signs out in one tab has signed out in all: a page without a session makes the others look whether they have one.
+const tabs = new BroadcastChannel("punchconnect");
+if (document.querySelector('form[action="/dashboard/sign-out"]')) {
+  tabs.addEventListener("message", async () => {
+    const answer = await fetch("/dashboard/plan", {redirect: "manual"}).catch(() => null); // the server may be away
+    if (answer?.type === "opaqueredirect") location.assign("/dashboard/sign-in");
+  });
+} else tabs.postMessage("");
 document.addEventListener("submit", (event) => {
   const question = event.submitter?.dataset.confirm;
   const again = event.target.dataset.sent !== undefined;
