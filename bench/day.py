@@ -137,6 +137,9 @@ def _rows(
         ("a quick line", sorted(wait for serial, wait in counted if serial not in slow)),
         (f"a slow line, {SLOW * 1e3:.0f} ms each way", sorted(wait for serial, wait in counted if serial in slow)),
     ):
+        if not waits:  # a day of few people leaves terminals alone
+            rows.append({"name": f"punch to webhook, {line}: no punch to time", "figure": 0, "unit": "punches"})
+            continue
         figures = {"mean": sum(waits) / len(waits), **{f"p{n}": waits[len(waits) * n // 100] for n in (50, 99)}}
         rows += [
             {"name": f"punch to webhook, {line}: {name}", "figure": round(figure * 1e3, 1), "unit": "ms"}
