@@ -14,17 +14,18 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import orjson
 import uvicorn
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 from pydantic import ValidationError
 from rich.console import Console
 
 from app import dev as development
-from app import ids, migrations, simulator, telemetry
+from app import ids, listening, migrations, simulator, telemetry
 from app.database import Database
 from app.domain import enrollments, keys, signups, tenants
 from app.domain.tables import now
@@ -40,6 +41,14 @@ PING_EVERY = 20.0
 PONG_WITHIN = 20.0
 #: Seconds in which a server has to be found where virtual terminals shall go. One that just starts is waited for.
 REACHED_WITHIN = 10.0
+
+#: Arguments that have a range.
+Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
+AnyPort = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]  # 0: one that is free
+Some = Annotated[int, Parameter(validator=Number(gte=1))]
+AnyNumber = Annotated[int, Parameter(validator=Number(gte=0))]
+Rate = Annotated[float, Parameter(validator=Number(gt=0, lt=math.inf))]
+Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
 
 app = App(name="punchconnect", help="ZKTeco punches to GraphQL, live subscriptions and signed webhooks.")
 tenant_app = App(name="tenant", help="The operator's side of tenants and their plans.")
@@ -72,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = "_".join(str(part) for part in first["loc"]).upper()
         print(f"Setting PUNCHCONNECT_{name}: {first['msg']}", file=sys.stderr)
         sys.exit(1)
-    except (Failed, AppError, EmbeddedError, OSError, ValueError) as exc:
+    except (Failed, AppError, EmbeddedError, listening.CannotListen, OSError, ValueError) as exc:
         print(exc, file=sys.stderr)
         sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)
@@ -82,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 async def dev(
     *,
     host: str = "127.0.0.1",
-    port: int = 8080,
+    port: Port = 8080,
     data_dir: Path = development.DATA_DIR,
-    devices: int = 3,
-    workers: int = 1,
+    devices: AnyNumber = 3,
+    workers: AnyNumber = 1,
 ) -> None:
     """Everything in one command: servers, a demo tenant with a key, a worker and virtual terminals that punch."""
     plan = development.Plan(host=host, port=port, data_dir=data_dir, devices=devices, workers=workers)
@@ -93,43 +102,51 @@ async def dev(
 
 
 @app.command
-def serve(*, host: str = "127.0.0.1", port: int = 8080, processes: int = 1) -> None:
+def serve(*, host: str = "127.0.0.1", port: AnyPort = 8080, processes: Some = 1) -> None:
     """The HTTP side: GraphQL, live feed, terminals, pages."""
     settings = _settings()
+    listening.ask(host, port)
     telemetry.configure(settings.log_level, settings.log_format)
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=processes if processes > 1 else None,
-        loop="uvloop",
-        http="app.web.wire:Http",
-        ws="app.web.wire:Wire",
-        ws_max_size=SOCKET_MESSAGE_BYTES,
-        ws_per_message_deflate=False,
-        # Ours come first: a socket that uvicorn gives up on ends with 1011, which clients take for final.
-        ws_ping_interval=PING_EVERY,
-        ws_ping_timeout=PONG_WITHIN,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=10,
-        backlog=2048,
-        server_header=False,
-        # Whose header may say where a request comes from is for our settings to say: see TRUSTED_PROXIES.
-        proxy_headers=False,
-        access_log=False,
-        log_config=None,
-    )
+    try:
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=processes if processes > 1 else None,
+            loop="uvloop",
+            http="app.web.wire:Http",
+            ws="app.web.wire:Wire",
+            ws_max_size=SOCKET_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            # Ours come first: a socket that uvicorn gives up on ends with 1011, which clients take for final.
+            ws_ping_interval=PING_EVERY,
+            ws_ping_timeout=PONG_WITHIN,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=10,
+            backlog=2048,
+            server_header=False,
+            # Whose header may say where a request comes from is for our settings to say: see TRUSTED_PROXIES.
+            proxy_headers=False,
+            access_log=False,
+            log_config=None,
+        )
+    except SystemExit as exc:
+        if exc.code:
+            raise Failed("The server did not start; the log above says why.") from exc
+        raise
 
 
 @app.command
-def work(*, concurrency: int = 50, metrics_port: int | None = None) -> None:
+def work(*, concurrency: Some = 50, metrics_port: AnyPort | None = None) -> None:
     """The webhook worker; run as many as you like, anywhere."""
     import uvloop  # noqa: PLC0415  the other commands start without either
 
     from workers.pool import work as run  # noqa: PLC0415
 
     settings = _settings()
+    if metrics_port is not None:
+        listening.ask("127.0.0.1", metrics_port, by="--metrics-port")
     telemetry.configure(settings.log_level, settings.log_format)
     uvloop.run(run(settings, concurrency=concurrency, metrics_port=metrics_port))
 
@@ -211,11 +228,11 @@ async def key_revoke(id: str, /, *, json: bool = False) -> None:
 async def simulate(
     *,
     url: str,
-    devices: int = 3,
-    rate: float = 1.0,
-    duration: float = 60.0,
+    devices: Some = 3,
+    rate: Rate = 1.0,
+    duration: Seconds = 60.0,
     scenario: str = "steady",
-    employees: int = 200,
+    employees: Some = 200,
     seed: int | None = None,
     dialect: str = "attendance",
     quirks: str = "",
@@ -273,7 +290,7 @@ async def simulate(
         )
     _show(report.as_dict(), json=json)
     if report.unacknowledged and not stop.is_set():
-        raise Failed(f"{report.unacknowledged} records were not acknowledged: {report.last_trouble or 'no answer'}.")
+        raise Failed(_left(report))
     return 0
 
 
@@ -303,6 +320,11 @@ async def _reach(url: str, stop: asyncio.Event) -> None:
     finally:
         for task in (reaching, stopping):
             task.cancel()
+
+
+def _left(report: simulator.Report) -> str:
+    trouble = (report.last_trouble or "no answer").removesuffix(".")
+    return f"{report.unacknowledged} records were not acknowledged: {trouble}."
 
 
 async def _simulate(url: str, **plan: Any) -> simulator.Report:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from app import ids, migrations
+from app import ids, listening, migrations
 from app.database import Database, driver
 from app.domain import devices, enrollments, roster, sites, tenants
 from app.embedded import DataDirInUse, EmbeddedError, EmbeddedPostgres, EmbeddedRedis
@@ -43,6 +41,7 @@ PARENT: Final = "PUNCHCONNECT_DEV_PARENT"
 _DEVICE_DOMAIN: Final = "devices.localhost"
 _APP_ROLE: Final = "punchconnect_app"
 _SECRETS: Final = "secrets.json"
+_LOCK: Final = "dev.lock"
 #: A setting of the embedded database.
 _DATA_DIR: Final = "punchconnect.data_dir"
 _READY_SECONDS: Final = 60
@@ -55,6 +54,10 @@ _NAMES: Final = (
     "Mei Moreau", "Nadia Naciri", "Omar Ouazzani", "Petra Petrov", "Qasim Qadiri", "Rachid Rami",
     "Salma Sefrioui", "Tariq Tazi",
 )  # fmt: skip
+
+
+class DataDirUnusable(EmbeddedError):
+    """Nothing can be kept there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +102,26 @@ class Installation:
 async def run(plan: Plan, console: Console | None) -> None:
     """Start everything, say where it is, and keep it running until SIGINT or SIGTERM.
 
-    Raises DataDirInUse beside another one in the same directory, EmbeddedError when the port is taken.
+    Raises DataDirInUse beside another one in the same directory, DataDirUnusable, CannotListen.
     """
-    plan.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    data_dir = plan.data_dir.resolve()
+    data_dir = _provide_data_dir(plan.data_dir)
     with _alone(data_dir):
         await _find_port_free(plan)
         await _run(plan, data_dir, console)
+
+
+def _provide_data_dir(named: Path) -> Path:
+    try:
+        named.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (named / _LOCK).touch()
+    except (OSError, ValueError) as exc:
+        reason: object = exc
+        if isinstance(exc, FileExistsError | NotADirectoryError):
+            reason = "it is a file, or below one"
+        elif isinstance(exc, OSError):
+            reason = exc.strerror
+        raise DataDirUnusable(f"{named} cannot be the data directory: {reason}. Name another by --data-dir.") from exc
+    return named.resolve()
 
 
 async def _run(plan: Plan, data_dir: Path, console: Console | None) -> None:
@@ -134,7 +150,7 @@ async def _run(plan: Plan, data_dir: Path, console: Console | None) -> None:
 @contextlib.contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
     """What is announced in a directory is of whoever holds this, wherever the servers are."""
-    with (data_dir / "dev.lock").open("w") as lock:
+    with (data_dir / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -146,22 +162,13 @@ def _alone(data_dir: Path) -> Iterator[None]:
 
 async def _find_port_free(plan: Plan) -> None:
     deadline = asyncio.get_running_loop().time() + _PORT_SECONDS
-    while _is_taken(plan):
-        if asyncio.get_running_loop().time() > deadline:
-            raise EmbeddedError(f"Port {plan.port} on {plan.host} is taken. Name another by --port.")
-        await asyncio.sleep(0.2)
-
-
-def _is_taken(plan: Plan) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in plan.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    while True:
         try:
-            probe.bind((plan.host, plan.port))
-        except OSError as exc:
-            if exc.errno != errno.EADDRINUSE:
+            return listening.ask(plan.host, plan.port)
+        except listening.PortTaken:
+            if asyncio.get_running_loop().time() > deadline:
                 raise
-            return True
-    return False
+        await asyncio.sleep(0.2)
 
 
 def _installation(plan: Plan, data_dir: Path) -> Installation:
@@ -491,7 +498,7 @@ def _say(facts: dict[str, Any], console: Console | None) -> None:
     }
     if console is None:
         for name, value in shown.items():
-            print(f"{name + ':':<11}{value}", flush=True)
+            print(f"{name + ':':<12}{value}", flush=True)
         return
     table = Table.grid(padding=(0, 2))
     for name, value in shown.items():

@@ -50,6 +50,7 @@ AT_ADDRESSES, AT_OUTBOUND = "tests/app/domain/test_addresses.py::test_", "tests/
 AT_IDEMPOTENCY, AT_POOL = "tests/app/domain/test_idempotency.py::test_", "tests/workers/test_pool.py::test_"
 AT_EVENTS = "tests/app/domain/test_events.py::test_"
 AT_CORPUS = "tests/app/web/test_corpus.py::test_"
+AT_CLI = "tests/app/test_cli.py::test_"
 AT_SIMULATOR = "tests/app/test_simulator.py::test_"
 
 
@@ -459,6 +460,35 @@ GUARDS = (
         "app/dev.py",
         [("        await _find_port_free(plan)\n", "")],
         ["tests/app/test_dev.py::test_at_a_port_that_is_taken_it_ends_before_anything_is_started"],
+    ),
+    Guard(
+        "command line: a port is a port",
+        "app/cli.py",
+        [("Parameter(validator=Number(gte=1, lte=65_535))", "Parameter()")],
+        [AT_CLI + "a_number_out_of_its_range_is_wrong_usage_and_starts_nothing"],
+    ),
+    Guard(
+        "command line: a number of processes is one",
+        "app/cli.py",
+        [("Parameter(validator=Number(gte=1))", "Parameter()")],
+        [AT_CLI + "a_number_out_of_its_range_is_wrong_usage_and_starts_nothing"],
+    ),
+    Guard(
+        "command line: serve asks first whether it can listen there",
+        "app/cli.py",
+        [("    listening.ask(host, port)\n", "")],
+        [AT_CLI + "where_it_cannot_listen_serve_says_so_in_one_line"],
+    ),
+    Guard(
+        "command line: a server that did not start ends with 1",
+        "app/cli.py",
+        [
+            (
+                '            raise Failed("The server did not start; the log above says why.") from exc\n',
+                "            raise\n",
+            )
+        ],
+        [AT_CLI + "a_port_that_is_taken_in_between_ends_with_1_as_well"],
     ),
     Guard(
         "dev: its terminals outlast it",

@@ -10,7 +10,8 @@ import pytest
 from app import dev, ids
 from app.database import Database
 from app.domain import tenants
-from app.embedded import DataDirInUse, EmbeddedError
+from app.embedded import DataDirInUse
+from app.listening import PortTaken
 from tests.conftest import SECRET_KEY
 
 
@@ -59,13 +60,30 @@ async def test_beside_another_in_its_directory_it_ends_and_what_that_one_announc
     assert announced.read_text() == "{}"
 
 
+def test_without_a_terminal_each_fact_is_a_name_and_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("graphql_url", "ws_url", "playground_url", "dashboard_url", "enrollment_url", "api_key", "tenant_id")
+
+    dev._say({name: name for name in names}, None)
+
+    lines = [line.split(": ", 1) for line in capsys.readouterr().out.splitlines()]
+    assert [(name, value.strip()) for name, value in lines] == [
+        ("GraphQL", "graphql_url"),
+        ("Live feed", "ws_url"),
+        ("Playground", "playground_url"),
+        ("Dashboard", "dashboard_url"),
+        ("Terminals", "enrollment_url"),
+        ("API key", "api_key"),
+        ("Tenant", "tenant_id"),
+    ]
+
+
 async def test_at_a_port_that_is_taken_it_ends_before_anything_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dev, "_PORT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(EmbeddedError, match=f"Port {port} on 127.0.0.1 is taken"):
+        with pytest.raises(PortTaken, match=f"Port {port} on 127.0.0.1 is taken"):
             await dev.run(plan_in(tmp_path, port), None)
 
     assert [found.name for found in tmp_path.iterdir()] == ["dev.lock"]
