@@ -20,6 +20,8 @@ import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
 PATIENCE: Final = 30
+#: What the browser says of a question whose page is gone.
+GONE: Final = ("navigated", "context was destroyed", "Cannot find context")
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 FLAGS: Final = (
     "--headless",
@@ -52,6 +54,10 @@ def _installed() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
+class Navigated(RuntimeError):
+    """The page that was asked went away meanwhile: another one comes."""
+
+
 class Page:
     """One tab."""
 
@@ -71,7 +77,9 @@ class Page:
                 self._note(message)
                 if message.get("id") == number:
                     if "error" in message:
-                        raise RuntimeError(f"{method}: {message['error']['message']}")
+                        text = str(message["error"]["message"])
+                        kind = Navigated if any(word in text for word in GONE) else RuntimeError
+                        raise kind(f"{method}: {text}")
                     result: dict[str, Any] = message["result"]
                     return result
 
@@ -85,10 +93,16 @@ class Page:
     async def until(self, expression: str, within: float = PATIENCE) -> None:
         """Wait until the expression is true; TimeoutError with what the page shows otherwise."""
         deadline = time.monotonic() + within
-        while not await self.ask(expression):
+        while not await self._holds(expression):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Not within {within} s: {expression}. It shows: {await self.text()}")
             await asyncio.sleep(0.05)
+
+    async def _holds(self, expression: str) -> bool:
+        try:
+            return bool(await self.ask(expression))
+        except Navigated:
+            return False
 
     async def open(self, url: str) -> None:
         """Go there, by way of nowhere: with another `#` alone nothing would be loaded."""
