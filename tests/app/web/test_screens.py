@@ -255,6 +255,10 @@ async def test_no_page_is_wider_than_a_telephone(
                 picture = PICTURES / f"{name}-{names}-{'dark' if dark else 'light'}.png"
                 await page.picture(picture, width=SIZES["narrow"], height=900, dark=dark, whole=True)
             wide[name], high[name] = await page.ask(TOO_WIDE), await page.ask(HIGHEST)
+            for width in (700, 1000, 1200):
+                await page.picture(PICTURES / f"{name}-{names}-{width}.png", width=width, height=900, whole=True)
+                wide[f"{name}, {width}"] = await page.ask(TOO_WIDE)
+                high[f"{name}, {width}"] = await page.ask(HIGHEST)
 
     assert {name: found for name, found in wide.items() if found} == {}
     assert {name: height for name, height in high.items() if height > HIGHEST_ROW and names == "ordinary"} == {}
