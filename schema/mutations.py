@@ -454,7 +454,10 @@ class Mutation:
         """employees:write."""
 
         async def upsert(session: Session, actor: Actor) -> Done[list[employees.Employee]]:
-            wanted = [row.person() for row in input.employees]
+            wanted = []
+            for place, row in enumerate(input.employees):
+                with roster.in_row(place):
+                    wanted.append(row.person())
             people, logged = await roster.upsert_all(session, actor.tenant_id, wanted)
             return Done(people, {"ids": [str(person.id) for person in people]}, logged)
 

@@ -147,8 +147,8 @@ GUARDS += (
         PLACEMENTS,
         [
             (
-                "        _check(device_id, statuses.get(device_id))\n",
-                "        _check(device_id, statuses.get(device_id, ''))\n",
+                "        _check(device_id, statuses.get(device_id), paths",
+                "        _check(device_id, statuses.get(device_id, ''), paths",
             )
         ],
         [AT_PLACEMENTS + "placements_of_another_tenants_or_a_retired_device_are_refused_and_nothing_is_written"],

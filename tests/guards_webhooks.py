@@ -89,6 +89,23 @@ GUARDS: tuple[Guard, ...] = (
         [AT_ENDPOINTS + "a_secret_whose_grace_has_ended_takes_no_place"],
     ),
     Guard(
+        "replay: an unknown endpoint is named by its field",
+        REPLAYS,
+        [('        exc.path = ("input", "endpointId")\n', "")],
+        ["tests/schema/test_mutations.py::test_what_is_not_found_is_named_by_its_field"],
+    ),
+    Guard(
+        "people: an unknown device is named by its row",
+        "app/domain/roster.py",
+        [
+            (
+                "placements.want(session, tenant_id, changed, placed, paths)",
+                "placements.want(session, tenant_id, changed, placed)",
+            )
+        ],
+        ["tests/schema/test_placements.py::test_a_thousand_people_are_placed_in_one_call_or_nobody_is"],
+    ),
+    Guard(
         "schedule: it ends",
         WIRE,
         [("    if failures > len(delays):\n        return None\n", "    failures = min(failures, len(delays))\n")],

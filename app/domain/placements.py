@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -128,10 +129,16 @@ WHERE tenant_id = $1 AND pin = ANY ($2::text[]) AND state <> 'REMOVING'
 """
 
 
-async def want(session: Session, tenant_id: UUID, changed: Sequence[str], wanted: Mapping[str, Sequence[UUID]]) -> None:
+async def want(
+    session: Session,
+    tenant_id: UUID,
+    changed: Sequence[str],
+    wanted: Mapping[str, Sequence[UUID]],
+    paths: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> None:
     """People whose data changed, and the whole set of devices of those for whom one is named, by PIN.
 
-    Raises DeviceNotFound, and DeviceNotActive for a retired device.
+    Raises DeviceNotFound, and DeviceNotActive for a retired device; `paths` say where a person's devices were named.
     """
     pins = sorted({*changed, *wanted})
     if not pins:
@@ -140,8 +147,8 @@ async def want(session: Session, tenant_id: UUID, changed: Sequence[str], wanted
     pairs = [(device_id, pin) for pin, device_ids in wanted.items() for device_id in dict.fromkeys(device_ids)]
     named = {device_id for device_id, _ in pairs}
     statuses = dict(map(tuple, await connection.fetch(_AFFECTED, tenant_id, list(named), pins)))
-    for device_id in named:
-        _check(device_id, statuses.get(device_id))
+    for device_id, pin in pairs:
+        _check(device_id, statuses.get(device_id), paths.get(pin, ("input", "deviceIds")))
     places, people = [device_id for device_id, _ in pairs], [pin for _, pin in pairs]
     # A command with the old data, or the opposite, must not come after the one with the new.
     stale = [row[0] for row in await connection.fetch(_OPEN, tenant_id, sorted(changed))]
@@ -186,13 +193,13 @@ WHERE p.tenant_id = $1 AND p.pin = ANY ($4::text[]) AND p.command_id IS NOT NULL
 """
 
 
-def _check(device_id: UUID, status: str | None) -> None:
+def _check(device_id: UUID, status: str | None, path: tuple[str, ...]) -> None:
     if status is None:
         missing = DeviceNotFound(device_id)
-        missing.path = ("input", "deviceIds")
+        missing.path = path
         raise missing
     if status == DeviceStatus.RETIRED:
-        raise DeviceNotActive("A retired device holds nobody.", path=("input", "deviceIds"))
+        raise DeviceNotActive("A retired device holds nobody.", path=path)
 
 
 async def drop(session: Session, tenant_id: UUID, device_id: UUID) -> None:

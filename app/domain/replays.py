@@ -20,7 +20,7 @@ from sqlmodel import Field, SQLModel
 from app import ids, paging
 from app.database import Connection, Session, driver
 from app.domain import endpoints
-from app.domain.endpoints import EndpointStatus
+from app.domain.endpoints import EndpointNotFound, EndpointStatus
 from app.domain.events import EventType
 from app.domain.tables import build, columns, instant, now, tenant_key, within_tenant
 from app.errors import AppError, InvalidInput
@@ -106,7 +106,11 @@ async def start(
 
     `event_types` None means those that the endpoint wants. webhook.test is never sent again.
     """
-    endpoint = await endpoints.get(session, tenant_id, endpoint_id)
+    try:
+        endpoint = await endpoints.get(session, tenant_id, endpoint_id)
+    except EndpointNotFound as exc:
+        exc.path = ("input", "endpointId")
+        raise
     if endpoint.status == EndpointStatus.DISABLED:
         raise InvalidInput("This endpoint is disabled: enable it before a replay.", path=("input", "endpointId"))
     begun = now()

@@ -6,8 +6,10 @@ is seen here, with its punches; one that comes later sees the person. So a punch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -85,23 +87,31 @@ async def upsert_all(
         raise InvalidInput(f"At most {MOST_AT_ONCE} people at once.", path=("input", "employees"))
     known: dict[str, Person] = {}
     for place, person in enumerate(people):
-        try:
+        with in_row(place):
             if check_pin(person.pin) in known:
                 raise InvalidInput(f"The PIN {person.pin} is here twice.", path=("input", "pin"))
             known[person.pin] = checked(person)
-        except AppError as exc:
-            exc.path = ("input", "employees", str(place), *exc.path[1:])
-            raise
-    _bound(people)
-    return await _write(session, tenant_id, list(known.values()))
+    _bound(people, "employees")
+    paths = {pin: ("input", "employees", str(place), "deviceIds") for place, pin in enumerate(known)}
+    return await _write(session, tenant_id, list(known.values()), paths=paths)
 
 
-def _bound(people: Sequence[Person]) -> None:
+@contextmanager
+def in_row(place: int) -> Iterator[None]:
+    """What is refused in here names its field in this row of many."""
+    try:
+        yield
+    except AppError as exc:
+        exc.path = ("input", "employees", str(place), *exc.path[1:])
+        raise
+
+
+def _bound(people: Sequence[Person], field: str = "deviceIds") -> None:
     counts = [len(person.device_ids or ()) for person in people]
     if max(counts, default=0) > MOST_DEVICES or sum(counts) > MOST_PLACEMENTS:
         raise InvalidInput(
             f"At most {MOST_DEVICES} devices for one person, and {MOST_PLACEMENTS} placements at once.",
-            path=("input", "deviceIds"),
+            path=("input", field),
         )
 
 
@@ -127,7 +137,12 @@ async def delete(session: Session, tenant_id: UUID, employee_id: UUID) -> None:
 
 
 async def _write(
-    session: Session, tenant_id: UUID, people: Sequence[Person], *, new: bool = False
+    session: Session,
+    tenant_id: UUID,
+    people: Sequence[Person],
+    *,
+    new: bool = False,
+    paths: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> tuple[list[Employee], list[Logged]]:
     created, rows = await _rows(session, tenant_id, [person.pin for person in people])
     if new and (known := rows.keys() - created):
@@ -147,7 +162,7 @@ async def _write(
             row.updated_at = now()
     await session.flush()
     placed = {person.pin: person.device_ids for person in people if person.device_ids is not None}
-    await placements.want(session, tenant_id, changed, placed)
+    await placements.want(session, tenant_id, changed, placed, paths)
     logged: list[Logged] = []
     if created or renamed:
         await outbox.hold(await driver(session), tenant_id)

@@ -22,6 +22,7 @@ from tests.schema.world import World, make_world
 CASES = list({call.field: call for call in reversed(calls_of("Mutation"))}.values())[::-1]
 #: Called twice, these do it twice, by contract: their inputs have no idempotency key.
 AGAIN = {"streamTokenCreate"}
+NOBODY = nobody()
 EACH = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -39,6 +40,20 @@ async def test_what_is_no_id_is_refused(caller: Caller, case: Call) -> None:
 
     (error,) = answer["answer"]["userErrors"]
     assert (error["code"], error["path"]) == ("invalid_id", ["input", "id"])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if fill(case.arguments, NOBODY) != case.arguments], ids=str)
+async def test_what_is_not_found_is_named_by_its_field(caller: Caller, case: Call) -> None:
+    given = fill(case.arguments, NOBODY)
+
+    answer = await caller.ask(case.document(), input=given["input"])
+
+    (error,) = answer["answer"]["userErrors"]
+    assert error["code"].endswith("_not_found")
+    named, missing = error["path"], given
+    for step in named:
+        missing = missing[step]
+    assert set(missing if isinstance(missing, list) else [missing]) <= set(NOBODY.values())
 
 
 async def test_a_refusal_names_the_field_and_a_page_and_changes_nothing(

@@ -60,10 +60,12 @@ async def test_a_thousand_people_are_placed_in_one_call_or_nobody_is(caller: Cal
 
     strange = [*rows[:-1], {"pin": "x", "deviceIds": [ids.show("dev", ids.new())]}]
     refused = (await caller.ask(bulk, rows=strange))["done"]
+    garbled = (await caller.ask(bulk, rows=[rows[0], {"pin": "x", "deviceIds": ["dev_"]}]))["done"]
     nobody = (await caller.ask("{ employees { totalCount } }"))["employees"]["totalCount"]
     done = (await caller.ask(bulk, rows=rows))["done"]
 
-    assert refused["userErrors"] == [{"code": "device_not_found", "path": ["input", "deviceIds"]}]
+    assert refused["userErrors"] == [{"code": "device_not_found", "path": ["input", "employees", "999", "deviceIds"]}]
+    assert garbled["userErrors"] == [{"code": "invalid_id", "path": ["input", "employees", "1", "deviceIds"]}]
     assert nobody == 0
     assert done["userErrors"] == []
     assert [person["placements"] for person in done["employees"]] == [[{"state": "WANTED"}] * 2] * 1000
