@@ -38,6 +38,7 @@ BINDINGS, ICLOCK, INTAKE = "app/domain/bindings.py", "app/web/iclock.py", "app/w
 EVENTS, OUTBOX = "app/domain/events.py", "app/domain/outbox.py"
 DELIVERIES, KEYS = "app/domain/deliveries.py", "app/domain/keys.py"
 TABLES, ISOLATION = "app/migrations/versions/0001_tables.py", "app/migrations/versions/0002_isolation.py"
+TOUCHED = "app/migrations/versions/0024_when_a_key_was_used.py"
 NUMBERED = "app/migrations/versions/0012_numbered_records.py"
 LOG = "app/migrations/versions/0003_punches_and_events_in_one_call.py"
 
@@ -295,6 +296,30 @@ GUARDS = (
             AT_ICLOCK + "the_handshake_of_a_stranger_asks_for_no_data",
             AT_ICLOCK + "a_terminal_that_was_told_to_send_nothing_is_told_to_check_once_it_is_bound",
         ],
+    ),
+    Guard(
+        "keys: a use is dated when it was seen",
+        KEYS,
+        [("timedelta(seconds=at - seen)", "timedelta(seconds=at - at)")],
+        [AT_KEYS + "the_last_use_is_when_it_was_seen_and_not_when_it_is_written_down"],
+    ),
+    Guard(
+        "keys: no use after the end",
+        TOUCHED,
+        [("least(now() - used.age, k.revoked_at, k.expires_at)", "now() - used.age")],
+        [AT_KEYS + "no_use_is_later_than_the_revocation"],
+    ),
+    Guard(
+        "keys: the last use does not go back",
+        TOUCHED,
+        [(" AND (k.last_used_at IS NULL OR k.last_used_at < stale.used_at)", "")],
+        [AT_KEYS + "the_last_use_does_not_go_back"],
+    ),
+    Guard(
+        "keys: a revocation is not before the last use",
+        KEYS,
+        [("        key.last_used_at = at\n", "        pass\n")],
+        [AT_KEYS + "a_use_that_was_written_by_a_faster_clock_is_not_later_than_the_revocation"],
     ),
     Guard(
         "a revoked key stops within seconds",

@@ -257,6 +257,8 @@ async def revoke(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
                 path=("input", "id"),
             )
     key.revoked_at = at
+    if key.last_used_at is not None and key.last_used_at > at:  # by the clock of the database, which is ahead of ours
+        key.last_used_at = at
     await session.flush()
     return key
 
@@ -321,7 +323,8 @@ class KeyRing:
         self._most_known = known
         self._most_unknown = unknown
         self._asked: dict[bytes, asyncio.Task[Actor | None]] = {}
-        self._used: set[UUID] = set()
+        #: When, by our clock.
+        self._used: dict[UUID, float] = {}
         self._touched_at = float("-inf")
 
     async def authenticate(self, authorization: str | None) -> Actor:
@@ -338,8 +341,8 @@ class KeyRing:
             actor = await self._ask_once(digest)
         if actor is None or (actor.expires_at is not None and actor.expires_at <= now()):
             raise Unauthenticated("This API key does not work: it is unknown, revoked or expired.")
-        self._used.add(actor.key_id)
-        if self._clock() - self._touched_at >= self._touch_every:
+        at = self._used[actor.key_id] = self._clock()
+        if at - self._touched_at >= self._touch_every:
             await self.touch()
         return actor
 
@@ -369,14 +372,15 @@ class KeyRing:
         return {row[0] for row in rows}
 
     async def touch(self) -> None:
-        """Write down which keys were used lately. A failure costs nothing but the date."""
-        used, self._used = self._used, set()
-        self._touched_at = self._clock()
+        """Write down when keys were used lately. A failure costs nothing but the date."""
+        used, self._used = self._used, {}
+        at = self._touched_at = self._clock()
         if not used:
             return
         try:
             async with self._db.across("lookup") as connection:
-                await connection.execute("SELECT touch_api_keys($1)", list(used))
+                ages = [timedelta(seconds=at - seen) for seen in used.values()]
+                await connection.execute("SELECT touch_api_keys($1, $2)", list(used), ages)
         except (ServiceUnavailable, *CONFLICTS) as exc:
             log.warning("keys.touch_failed", error=type(exc).__name__, keys=len(used))
 

@@ -87,6 +87,7 @@ FUNCTIONS = {
     "find_api_key(hash bytea)": "pc_lookup",
     "dead_api_keys(ids uuid[])": "pc_lookup",
     "touch_api_keys(ids uuid[])": "pc_lookup",
+    "touch_api_keys(ids uuid[], ages interval[])": "pc_lookup",
     "find_enrollment(hash bytea)": "pc_lookup",
     "find_shared_serial(serial text, approve boolean)": "pc_lookup",
     "open_claims(serial text)": "pc_lookup",

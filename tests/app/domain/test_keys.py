@@ -233,6 +233,86 @@ async def test_the_last_use_of_a_key_is_written_down_every_thirty_seconds(db: Da
     assert old < first < second
 
 
+async def make_second(db: Database, vault: Vault, created: tenants.Created) -> tuple[UUID, str]:
+    async with db.write(created.tenant.id) as session:
+        key, text = await keys.create(session, actor_of(created), "k", ["keys:write"], expires_at=None, vault=vault)
+    return key.id, text
+
+
+async def test_the_last_use_is_when_it_was_seen_and_not_when_it_is_written_down(db: Database, vault: Vault) -> None:
+    created, clock = await make(db, vault), Clock()
+    second_id, second = await make_second(db, vault, created)
+    ring = KeyRing(db, vault, clock=clock)
+    await ring.touch()
+
+    await ring.authenticate(f"Bearer {created.api_key}")
+    clock.at += 25
+    await ring.authenticate(f"Bearer {second}")
+    await ring.touch()
+
+    async with db.read(created.tenant.id) as session:
+        first_at, second_at = [
+            (await keys.get(session, created.tenant.id, key_id)).last_used_at
+            for key_id in (created.api_key_id, second_id)
+        ]
+    assert first_at is not None
+    assert second_at is not None
+    assert second_at - first_at == timedelta(seconds=25)
+
+
+async def test_the_last_use_does_not_go_back(db: Database, vault: Vault) -> None:
+    created, clock = await make(db, vault), Clock()
+    ring = KeyRing(db, vault, clock=clock)
+    await ring.touch()
+    await ring.authenticate(f"Bearer {created.api_key}")
+    clock.at += 100
+    async with db.across("operate") as connection:
+        stood = await connection.fetchval(
+            "UPDATE api_keys SET last_used_at = now() - interval '50 seconds' WHERE id = $1 RETURNING last_used_at",
+            created.api_key_id,
+        )
+
+    await ring.touch()
+
+    async with db.read(created.tenant.id) as session:
+        assert (await keys.get(session, created.tenant.id, created.api_key_id)).last_used_at == stood
+
+
+async def test_no_use_is_later_than_the_revocation(db: Database, vault: Vault) -> None:
+    created = await make(db, vault)
+    second_id, second = await make_second(db, vault, created)
+    ring = KeyRing(db, vault, clock=Clock())
+    await ring.touch()
+    await ring.authenticate(f"Bearer {second}")
+    await revoke(db, created.tenant.id, second_id)
+
+    await ring.authenticate(f"Bearer {second}")  # known for two seconds more
+    await ring.touch()
+
+    async with db.read(created.tenant.id) as session:
+        key = await keys.get(session, created.tenant.id, second_id)
+    assert key.last_used_at is not None
+    assert key.last_used_at == key.revoked_at
+
+
+async def test_a_use_that_was_written_by_a_faster_clock_is_not_later_than_the_revocation(
+    db: Database, vault: Vault
+) -> None:
+    created = await make(db, vault)
+    second_id, _ = await make_second(db, vault, created)
+    async with db.across("operate") as connection:
+        await connection.execute(
+            "UPDATE api_keys SET last_used_at = now() + interval '1 hour' WHERE id = $1", second_id
+        )
+
+    await revoke(db, created.tenant.id, second_id)
+
+    async with db.read(created.tenant.id) as session:
+        key = await keys.get(session, created.tenant.id, second_id)
+    assert key.revoked_at is not None
+    assert key.last_used_at == key.revoked_at
+
+
 async def test_dead_keys_are_told_from_living_ones(db: Database, vault: Vault) -> None:
     created = await make(db, vault)
     async with db.write(created.tenant.id) as session:
