@@ -7,7 +7,8 @@ One that needs a whole database to itself asks for `fresh_database_url`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+import gc
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
@@ -35,6 +36,18 @@ class MakeTenant(Protocol):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also what is long: browsers, client libraries, fault matrix")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Without the garbage collector: whatever a finalizer parses while a test module is being parsed ends in CPython
+    3.11's "AST constructor recursion depth mismatch".
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
