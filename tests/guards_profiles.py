@@ -11,6 +11,19 @@ AT_SIMULATED = "tests/app/web/test_simulated.py::test_"
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
+        "memory: what was seen before a reset is not of the new one",
+        "app/domain/bindings.py",
+        [
+            (
+                "    mark = CASE WHEN c.seen_at < d.generation_at THEN d.mark ELSE ",
+                "    mark = CASE WHEN false THEN d.mark ELSE ",
+            )
+        ],
+        [
+            "tests/app/domain/test_profiles.py::test_what_was_seen_before_a_reset_and_is_written_after_it_is_not_of_the_new_memory"
+        ],
+    ),
+    Guard(
         "clocks: a backlog is no clock that is behind",
         PROFILES,
         [("if exact or -BUFFERED_AFTER <= off <= _A_DAY:", "if True:")],

@@ -192,8 +192,9 @@ FACTS: Final[Mapping[str, str]] = {
     "language": "text",
     "charset": "text",
     "reported_user_count": "integer",
-    "reported_punch_count": "integer",
 }
+
+# What tells of the memory is left out where it was seen before the memory began anew: it may be written after that.
 
 _NOTE: Final = f"""
 WITH contacts AS (
@@ -203,10 +204,17 @@ WITH contacts AS (
     SELECT d.tenant_id, d.id FROM devices d JOIN contacts USING (tenant_id, id)
     ORDER BY d.tenant_id, d.id FOR NO KEY UPDATE OF d
 )
-UPDATE devices d SET last_seen_at = greatest(d.last_seen_at, c.seen_at), stamps = d.stamps || c.stamps,
-    mark = greatest(d.mark, (c.facts->>'mark')::bigint),
+UPDATE devices d SET last_seen_at = greatest(d.last_seen_at, c.seen_at),
+    stamps = CASE WHEN c.seen_at < d.generation_at THEN d.stamps ELSE d.stamps || c.stamps END,
+    mark = CASE WHEN c.seen_at < d.generation_at THEN d.mark ELSE greatest(d.mark, (c.facts->>'mark')::bigint) END,
     mark_at = CASE
-        WHEN (c.facts->>'mark')::bigint >= coalesce(d.mark, 0) THEN (c.facts->>'mark_at')::timestamp ELSE d.mark_at
+        WHEN c.seen_at < d.generation_at THEN d.mark_at
+        WHEN (c.facts->>'mark')::bigint >= coalesce(d.mark, 0) THEN (c.facts->>'mark_at')::timestamp
+        ELSE d.mark_at
+    END,
+    reported_punch_count = CASE
+        WHEN c.seen_at < d.generation_at THEN d.reported_punch_count
+        ELSE coalesce((c.facts->>'reported_punch_count')::integer, d.reported_punch_count)
     END,
     {", ".join(f"{name} = coalesce((c.facts->>'{name}')::{kind}, d.{name})" for name, kind in FACTS.items())}
 FROM locked JOIN contacts c USING (tenant_id, id) WHERE d.tenant_id = locked.tenant_id AND d.id = locked.id

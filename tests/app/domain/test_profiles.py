@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from app.database import Database
-from app.domain import devices, ingest, profiles
+from app.domain import devices, ingest, presence, profiles
+from app.domain.bindings import Contact
 from app.domain.devices import Device
 from app.domain.ingest import KnownDevice, Reading
 from app.domain.profiles import Glimpse, Measure, Watched
@@ -274,6 +275,25 @@ async def test_processes_that_notice_a_reset_at_once_begin_one_generation(db: Da
             "stamps": '{"ATTLOG": "0", "OPERLOG": "0"}',
         }
     ]
+
+
+async def test_what_was_seen_before_a_reset_and_is_written_after_it_is_not_of_the_new_memory(
+    db: Database, device: Device
+) -> None:
+    async def met(at: datetime, number: int) -> list[dict[str, Any]]:
+        facts = {"mark": number, "mark_at": wall(0), "reported_punch_count": number}
+        contact = Contact(at, {"ATTLOG": str(number)}, facts)
+        async with db.across("ingest", [device.tenant_id]) as connection:
+            await presence.note(connection, {(device.tenant_id, device.id): contact})
+        query = "SELECT mark, mark_at, reported_punch_count, stamps->>'ATTLOG' AS stamp FROM devices"
+        return await dicts(db, device.tenant_id, query)
+
+    await look(db, device, Glimpse(NOW, punches=3, mark=1, mark_at=wall(0)))
+
+    assert await met(after(seconds=-1), 500) == [
+        {"mark": 1, "mark_at": wall(0), "reported_punch_count": 3, "stamp": "0"}
+    ]
+    assert await met(NOW, 5) == [{"mark": 5, "mark_at": wall(0), "reported_punch_count": 5, "stamp": "5"}]
 
 
 async def test_sources_seen_by_different_processes_alternate_all_the_same(db: Database, device: Device) -> None:
