@@ -24,6 +24,27 @@ GUARDS: tuple[Guard, ...] = (
         ],
     ),
     Guard(
+        "memory: a stamp from before a reset is not told to the new one",
+        "app/domain/bindings.py",
+        [
+            (
+                "stamps = CASE WHEN c.seen_at < d.generation_at THEN d.stamps ELSE d.stamps || c.stamps END",
+                "stamps = d.stamps || c.stamps",
+            )
+        ],
+        [
+            "tests/app/domain/test_profiles.py::test_what_was_seen_before_a_reset_and_is_written_after_it_is_not_of_the_new_memory"
+        ],
+    ),
+    Guard(
+        "memory: a count from before a reset is not of the new one",
+        "app/domain/bindings.py",
+        [("WHEN c.seen_at < d.generation_at THEN d.reported_punch_count", "WHEN false THEN d.reported_punch_count")],
+        [
+            "tests/app/domain/test_profiles.py::test_what_was_seen_before_a_reset_and_is_written_after_it_is_not_of_the_new_memory"
+        ],
+    ),
+    Guard(
         "clocks: a backlog is no clock that is behind",
         PROFILES,
         [("if exact or -BUFFERED_AFTER <= off <= _A_DAY:", "if True:")],
